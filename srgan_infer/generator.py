@@ -187,14 +187,19 @@ class Generator(nn.Module):
         Tensor
             N×3×(scale·H)×(scale·W), the same dtype; nominally in [0, 1], not clipped.
         """
+        features = self.features(x)
+        for step in self.upsample:
+            features = step(features)
+        return finish(self.config, self.output(features), x)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The trunk: N×3×H×W → N×channels×H×W, before any enlargement."""
         features = self.stem_activation(self.stem(x))
         skip = features
         for block in self.blocks:
             features = block(features)
-        features = skip + self.trunk(features)
-        for step in self.upsample:
-            features = step(features)
-        return finish(self.config, self.output(features), x)
+        trunk: Tensor = self.trunk(features)
+        return skip + trunk
 
 
 def finish(config: GeneratorConfig, raw: Tensor, x: Tensor) -> Tensor:
