@@ -1,0 +1,1 @@
+"""Training of the generators that srgan_infer runs: SRResNet, then SRGAN."""
