@@ -32,8 +32,8 @@ def to_levels(images: Tensor) -> Tensor:
 
 def luma(levels: Tensor) -> Tensor:
     """BT.601 luma of N×3×H×W RGB levels (0…255): N×1×H×W in 16…235."""
-    red, green, blue = levels.float().split(1, dim=-3)
-    return 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
+    weights = torch.tensor([65.481, 128.553, 24.966], device=levels.device) / 255
+    return 16 + (levels.float() * weights.view(3, 1, 1)).sum(dim=-3, keepdim=True)
 
 
 def _judged_luma(images: Tensor, border: int) -> Tensor:

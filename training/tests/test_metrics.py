@@ -1,5 +1,6 @@
 """The numbers that pictures are judged by."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch import Tensor
-
 from srgan_training import metrics
+from torch import Tensor
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "shared/data/benchmarks"
 needs_benchmarks = pytest.mark.skipif(
@@ -93,8 +93,10 @@ def test_more_noise_scores_lower_and_a_batch_scores_like_its_pictures(
 @pytest.mark.parametrize(
     ("score", "size"), [(metrics.psnr, (8, 40)), (metrics.ssim, (18, 40)), (metrics.ssim, (40, 18))]
 )
-def test_a_picture_that_is_too_small_is_refused(score, size: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ValueError, match="border|nothing is left|pixels"):
+def test_a_picture_that_is_too_small_is_refused(
+    score: Callable[[Tensor, Tensor], Tensor], size: tuple[int, int]
+) -> None:
+    with pytest.raises(ValueError, match="pixels"):
         score(noise(1, 3, *size), noise(1, 3, *size))
 
 
