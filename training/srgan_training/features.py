@@ -16,7 +16,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 HUB_VGG19 = "timm/vgg19.tv_in1k"
-CONVOLUTIONS = ("1_1 1_2 2_1 2_2 3_1 3_2 3_3 3_4 4_1 4_2 4_3 4_4 5_1 5_2 5_3 5_4").split()
+CONVOLUTIONS = [
+    "1_1",
+    "1_2",
+    "2_1",
+    "2_2",
+    "3_1",
+    "3_2",
+    "3_3",
+    "3_4",
+    "4_1",
+    "4_2",
+    "4_3",
+    "4_4",
+    "5_1",
+    "5_2",
+    "5_3",
+    "5_4",
+]
 POOL_AFTER = ("1_2", "2_2", "3_4", "4_4")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -69,8 +86,7 @@ class FeatureNetwork(nn.Module):
         there = [
             name
             for name in CONVOLUTIONS
-            if f"conv{name}.weight" in tensors
-            and (not heads or f"project{name}.weight" in tensors)
+            if f"conv{name}.weight" in tensors and (not heads or f"project{name}.weight" in tensors)
         ]
         unknown = [layer for layer in layers if layer.removeprefix("relu") not in there]
         if unknown or not layers:

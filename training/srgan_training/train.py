@@ -1,0 +1,589 @@
+"""The training loop of both stages.
+
+    python -m srgan_training.train CONFIG.toml --data FOLDER --out FOLDER
+    accelerate launch -m srgan_training.train CONFIG.toml ...      (several GPUs or machines)
+
+Stage 1 has no adversarial weight and hence no discriminator; stage 2 has one.
+A run that is started again in its folder goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from srgan_training.config import OptimizerConfig, TrainConfig, load_config
+from srgan_training.data import (
+    DataError,
+    ResidentPictures,
+    TrainingSet,
+    decode_all,
+    find_pictures,
+    split,
+    validation_crops,
+)
+from srgan_training.discriminator import (
+    Discriminator,
+    adversarial_loss,
+    discriminator_loss,
+    probability,
+)
+from srgan_training.features import FeatureNetwork, feature_distance, load_features
+from srgan_training.generator import TrainingGenerator
+from srgan_training.losses import distance, feature_loss, shifted
+from srgan_training.metrics import psnr, ssim
+
+log = logging.getLogger("srgan_training")
+CHECKPOINT = "checkpoint.pt"
+GIVE_UP_AFTER = 10  # steps in a row with a non-finite gradient
+
+
+class TrainingError(Exception):
+    """The run cannot go on; the message says what to do."""
+
+
+def train(config: TrainConfig, out: Path, progress: bool = True) -> Path:
+    """Run one stage in a folder until its budget is spent.
+
+    Parameters
+    ----------
+    config
+        The stage.
+    out
+        Receives ``checkpoint.pt``, ``metrics.jsonl``, ``config.json``, sample
+        pictures and TensorBoard logs; a checkpoint that is there is resumed.
+    progress
+        Show a progress bar on standard error.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
+
+    Raises
+    ------
+    DataError
+        If there are no pictures to train on.
+    TrainingError
+        After ten steps in a row with a non-finite gradient, or when the folder
+        holds a checkpoint of another configuration.
+    """
+    accelerator = Accelerator(mixed_precision=precision(config))
+    device, main_process = accelerator.device, accelerator.is_main_process
+    torch.manual_seed(config.seed)
+    out.mkdir(parents=True, exist_ok=True)
+
+    # Data -------------------------------------------------------------------
+    if config.batch % accelerator.num_processes:
+        raise TrainingError(
+            f"a batch of {config.batch} cannot be shared by {accelerator.num_processes} processes; "
+            "choose a multiple."
+        )
+    training_set, low_held, high_held = open_data(config, accelerator)
+
+    # Models -----------------------------------------------------------------
+    generator = TrainingGenerator(
+        config.generator, batch_norm=config.batch_norm, initial_gain=config.initial_gain
+    )
+    if config.start:
+        start_from(generator, config.start)
+    average = copy.deepcopy(generator).requires_grad_(False).eval().to(device)
+    generator.to(device, memory_format=torch.channels_last)
+    adversarial = config.loss.adversarial_weight > 0
+    discriminator = Discriminator(**dataclasses.asdict(config.discriminator)) if adversarial else None
+    features = None
+    if config.loss.feature_weight > 0:
+        features = load_features(
+            config.loss.feature_network,
+            list(config.loss.feature_layers),
+            config.loss.before_activation,
+        ).to(device, memory_format=torch.channels_last)
+
+    settings = config.optimizer
+    generator_optimizer = adam(generator, settings.learning_rate, settings)
+    raw_generator: nn.Module = generator
+    generator, generator_optimizer = accelerator.prepare(
+        torch.compile(generator) if config.compile else generator, generator_optimizer
+    )
+    raw_discriminator: nn.Module | None = None
+    if discriminator is not None:
+        raw_discriminator = discriminator.to(device, memory_format=torch.channels_last)
+        discriminator_optimizer = adam(
+            discriminator, settings.discriminator_learning_rate, settings
+        )
+        discriminator, discriminator_optimizer = accelerator.prepare(
+            discriminator, discriminator_optimizer
+        )
+
+    # Resume -----------------------------------------------------------------
+    step, seconds = 0, 0.0
+    state: dict[str, Any] = {
+        "generator": raw_generator,
+        "average": average,
+        "generator_optimizer": generator_optimizer,
+    }
+    if raw_discriminator is not None:
+        state["discriminator"] = raw_discriminator
+        state["discriminator_optimizer"] = discriminator_optimizer
+    checkpoint = out / CHECKPOINT
+    if checkpoint.is_file():
+        step, seconds = resume(checkpoint, state, config, device)
+        log.info("going on from step %d of %s", step, checkpoint)
+    started = time.monotonic() - seconds
+    written = MetricsFile(out, step) if main_process else None
+    (out / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+
+    # The loop ---------------------------------------------------------------
+    interrupted = Interrupted()
+    bad_in_a_row = torch.zeros((), device=device)
+    worst_run, skipped = torch.zeros((), device=device), torch.zeros((), device=device)
+    sums: dict[str, Tensor] = {}
+    log_started, log_step = time.monotonic(), step
+    bar = tqdm(
+        total=config.steps,
+        initial=step,
+        desc=config.name,
+        unit="step",
+        disable=not (progress and main_process),
+    )
+    batches = training_set.batches(step)
+    spent = elapsed_part(config, seconds)
+    while step < config.steps and spent < 1 and not interrupted.now:
+        part = max(step / config.steps, spent)
+        factor = rate_factor(settings, part, step)
+        low, high = next(batches)
+        shift_rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) % 2**63)
+
+        # Generator.
+        set_rate(generator_optimizer, settings.learning_rate * factor)
+        with accelerator.autocast():
+            fake = generator(low).float()
+            losses = {"pixel": distance(fake, high, config.loss.pixel)}
+            loss = config.loss.pixel_weight * losses["pixel"]
+            fake_window, real_window = shifted(fake, high, config.loss.shift, shift_rng)
+            if features is not None:
+                losses["feature"] = feature_loss(
+                    features,
+                    config.loss.feature_layers,
+                    fake_window,
+                    real_window,
+                    config.loss.feature,
+                )
+                loss = loss + config.loss.feature_weight * losses["feature"]
+            if raw_discriminator is not None:
+                raw_discriminator.requires_grad_(False)
+                with torch.no_grad():
+                    real_logits = raw_discriminator(real_window).float()
+                fake_logits = raw_discriminator(fake_window).float()
+                losses["adversarial"] = adversarial_loss(
+                    fake_logits, real_logits if config.loss.relativistic else None
+                )
+                loss = loss + config.loss.adversarial_weight * losses["adversarial"]
+                raw_discriminator.requires_grad_(True)
+        losses["loss"] = loss
+        accelerator.backward(loss)
+        norm = accelerator.clip_grad_norm_(
+            generator.parameters(), settings.clip or float("inf")
+        )
+        bad = ~torch.isfinite(norm)
+        step_unless(generator_optimizer, bad)
+
+        # Discriminator.
+        if discriminator is not None:
+            set_rate(discriminator_optimizer, settings.discriminator_learning_rate * factor)
+            with accelerator.autocast():
+                real_logits = discriminator(real_window).float()
+                fake_logits = discriminator(fake_window.detach()).float()
+                losses["discriminator"] = discriminator_loss(
+                    real_logits, fake_logits, config.loss.relativistic
+                )
+            accelerator.backward(losses["discriminator"])
+            discriminator_norm = accelerator.clip_grad_norm_(
+                discriminator.parameters(), float("inf")
+            )
+            bad = bad | ~torch.isfinite(discriminator_norm)
+            step_unless(discriminator_optimizer, ~torch.isfinite(discriminator_norm))
+            losses["D(real)"], losses["D(fake)"] = probability(real_logits), probability(fake_logits)
+
+        # A step is counted on the device; the numbers are fetched at the next log line.
+        bad_in_a_row = (bad_in_a_row + 1) * bad
+        worst_run, skipped = torch.maximum(worst_run, bad_in_a_row), skipped + bad
+        step += 1
+        average_weights(average, raw_generator, settings.ema, step)
+        for name, value in losses.items():
+            finite = torch.nan_to_num(value.detach(), 0.0, 0.0, 0.0)
+            sums[name] = sums.get(name, torch.zeros((), device=device)) + finite
+        bar.update()
+
+        last = step == config.steps
+        if step % min(config.log_every, GIVE_UP_AFTER) == 0 or last:
+            # One clock for all processes, or their schedules would drift apart.
+            seconds = shared(time.monotonic() - started)
+            spent = elapsed_part(config, seconds)
+            interrupted.now = bool(shared(interrupted.now))
+            if worst_run >= GIVE_UP_AFTER:
+                raise TrainingError(
+                    f"the gradient was not finite in {GIVE_UP_AFTER} steps in a row at step {step}; "
+                    "lower optimizer.learning_rate or clip harder."
+                )
+        ending = last or spent >= 1 or interrupted.now
+        if step % config.log_every == 0 or ending:
+            steps_done, took = step - log_step, time.monotonic() - log_started
+            if steps_done and written is not None:
+                rates = throughput(config, steps_done / took)
+                means = {name: float(value) / steps_done for name, value in sums.items()}
+                rate = settings.learning_rate * factor
+                written.add(step, {**means, "learning_rate": rate, "skipped": float(skipped)} | rates)
+                bar.set_postfix({"loss": f"{means['loss']:.4f}", **validated(written)})
+            sums, log_started, log_step = {}, time.monotonic(), step
+        if step % config.validate_every == 0 or ending:
+            if written is not None and len(low_held):
+                written.add(step, validate(average, low_held, high_held, features, accelerator))
+                written.picture(step, sample_grid(average, low_held, high_held))
+            log_started = time.monotonic()
+        if step % config.save_every == 0 or ending:
+            if main_process:
+                save(checkpoint, state, config, step, shared_seconds(started))
+            accelerator.wait_for_everyone()
+    bar.close()
+    interrupted.restore()
+    if written is not None:
+        written.close()
+    accelerator.end_training()
+    return checkpoint
+
+
+def precision(config: TrainConfig) -> str:
+    """Accelerate's name of the precision; auto is bf16 where a GPU has it."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+
+
+def open_data(
+    config: TrainConfig, accelerator: Accelerator
+) -> tuple[TrainingSet, Tensor, Tensor]:
+    """Find, split and decode the pictures; name those that are skipped.
+
+    Returns
+    -------
+    training_set, low, high
+        The batches, and the validation crops (empty without validation).
+    """
+    scale = config.generator.scale
+    paths = find_pictures(config.data.folders, config.data.limit)
+    training, held_back = split(paths, config.data.validation, config.seed)
+    _, pictures, skipped = decode_all(held_back, config.data.validation_crop * scale)
+    low = high = torch.empty(0, 3, 0, 0)
+    if pictures:
+        low, high = validation_crops(pictures, config.data, scale, config.seed)
+    resident = None
+    if config.data.resident:
+        training, pictures, more = decode_all(training, config.data.crop * scale)
+        areas = torch.tensor([p.shape[0] * p.shape[1] for p in pictures], dtype=torch.double)
+    else:
+        training, areas, more = sizes_of(training, config.data.crop * scale)
+    if accelerator.is_main_process:
+        for sentence in skipped + more:
+            log.warning("%s", sentence)
+    if not training:
+        raise DataError(
+            f"no picture to train on in {', '.join(config.data.folders) or 'no folder'}: "
+            f"give folders of pictures of at least {config.data.crop * scale} pixels on each edge."
+        )
+    if config.data.resident:
+        resident = ResidentPictures(pictures, accelerator.device)
+    log.info("%d pictures to train on, %d validation crops", len(training), len(low))
+    training_set = TrainingSet(
+        config=config.data,
+        scale=scale,
+        seed=config.seed,
+        batch=config.batch,
+        rank=accelerator.process_index,
+        processes=accelerator.num_processes,
+        device=accelerator.device,
+        areas=areas,
+        resident=resident,
+        paths=training,
+    )
+    return training_set, low, high
+
+
+def sizes_of(paths: Sequence[Path], smallest: int) -> tuple[list[Path], Tensor, list[str]]:
+    """The pictures that can be cropped, their areas, and a sentence for each other one; headers only."""
+    kept, areas, skipped = [], [], []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+        except (OSError, SyntaxError, ValueError) as error:
+            skipped.append(f"{path}: skipped, it cannot be read ({error}).")
+            continue
+        if min(width, height) < smallest:
+            skipped.append(f"{path}: skipped, it is smaller than a crop of {smallest} pixels.")
+            continue
+        kept.append(path)
+        areas.append(width * height)
+    return kept, torch.tensor(areas, dtype=torch.double), skipped
+
+
+def start_from(generator: TrainingGenerator, source: str) -> None:
+    """Load a checkpoint's averaged generator, or published weights (which have no batch norm)."""
+    if Path(source, CHECKPOINT).is_file() or Path(source).suffix == ".pt":
+        path = Path(source, CHECKPOINT) if Path(source).is_dir() else Path(source)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)["average"]
+    else:
+        from srgan_infer.weights import load
+
+        tensors = load(source).state
+    try:
+        generator.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{source} does not fit this generator; give it the same generator and batch_norm "
+            f"settings ({str(error).splitlines()[0]})."
+        ) from error
+
+
+def adam(model: nn.Module, rate: float, settings: OptimizerConfig) -> torch.optim.Adam:
+    """Fused Adam: one kernel, and able to skip a step without a round trip to the host."""
+    return torch.optim.Adam(model.parameters(), rate, betas=settings.betas, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def step_unless(optimizer: Any, bad: Tensor) -> None:
+    """Step and clear the gradients; the weights stay as they are where ``bad`` is true.
+
+    Fused optimizers take ``found_inf`` on the device (the protocol of
+    torch.amp.GradScaler), so the host need not wait for the gradient.
+    """
+    fused = getattr(optimizer, "optimizer", optimizer)
+    fused.found_inf = bad.float()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def rate_factor(settings: OptimizerConfig, part: float, step: int) -> float:
+    """Factor on the learning rate when ``part`` (0…1) of the run is done."""
+    factor = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    if settings.schedule == "cosine":
+        cosine = (1 + math.cos(math.pi * min(part, 1.0))) / 2
+        factor *= settings.final + (1 - settings.final) * cosine
+    elif settings.schedule == "step":
+        factor *= settings.factor ** sum(part >= milestone for milestone in settings.milestones)
+    return factor
+
+
+def elapsed_part(config: TrainConfig, seconds: float) -> float:
+    """The part of the time budget that is spent; 0 without one."""
+    return seconds / (60 * config.max_minutes) if config.max_minutes else 0.0
+
+
+def shared(value: float) -> float:
+    """The main process's value, on all processes."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+def shared_seconds(started: float) -> float:
+    """Seconds of training so far, earlier runs of the same folder included."""
+    return time.monotonic() - started
+
+
+@torch.no_grad()
+def average_weights(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average; it starts short, so that the first weights are soon forgotten."""
+    decay = min(decay, step / (step + 10))
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+    for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
+        ours.copy_(theirs)
+
+
+def throughput(config: TrainConfig, steps_a_second: float) -> dict[str, float]:
+    """Steps, crops, and megapixels of high-resolution crop a second."""
+    crops = steps_a_second * config.batch
+    edge = config.data.crop * config.generator.scale
+    return {
+        "steps/s": steps_a_second,
+        "crops/s": crops,
+        "megapixels/s": crops * edge**2 / 1e6,
+    }
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module,
+    low: Tensor,
+    high: Tensor,
+    features: FeatureNetwork | None,
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """PSNR-Y, SSIM and, where there is a network for it, feature distance on held-back crops."""
+    found: dict[str, list[Tensor]] = {"val_psnr": [], "val_ssim": [], "val_feature_distance": []}
+    for low_part, high_part in zip(low.split(8), high.split(8), strict=True):
+        target = high_part.to(accelerator.device)
+        fake = model(low_part.to(accelerator.device)).clamp(0, 1)
+        found["val_psnr"].append(psnr(fake, target))
+        found["val_ssim"].append(ssim(fake, target))
+        if features is not None:
+            distances = feature_distance(features, fake, target)
+            found["val_feature_distance"].append(torch.stack(list(distances.values())).mean(0))
+    return {name: float(torch.cat(values).mean()) for name, values in found.items() if values}
+
+
+@torch.no_grad()
+def sample_grid(model: nn.Module, low: Tensor, high: Tensor) -> Tensor:
+    """3×H×W uint8: input (enlarged by pixel doubling), result and original of three crops."""
+    count = min(3, len(low))
+    device = next(model.parameters()).device
+    fake = model(low[:count].to(device)).clamp(0, 1).cpu()
+    scale = high.shape[-1] // low.shape[-1]
+    near = low[:count].repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    rows = [torch.cat(row, -1) for row in zip(near, fake, high[:count], strict=True)]
+    return (torch.cat(rows, -2) * 255).round().byte()
+
+
+class MetricsFile:
+    """``metrics.jsonl``, TensorBoard scalars and sample pictures of one run's folder."""
+
+    def __init__(self, out: Path, step: int) -> None:
+        self.out = out
+        self.path = out / "metrics.jsonl"
+        # What an interrupted run wrote after its last checkpoint will be written again.
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        self.path.write_text("".join(f"{line}\n" for line in kept))
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+        self.last: dict[str, float] = {}
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Append one line of numbers."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+        self.last |= values
+
+    def picture(self, step: int, grid: Tensor) -> None:
+        """Write a sample grid, 3×H×W uint8."""
+        self.board.add_image("samples", grid, step)
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(self.out / "samples.png")
+
+    def close(self) -> None:
+        """Flush the logs."""
+        self.board.close()
+
+
+def validated(written: MetricsFile) -> dict[str, str]:
+    """The last validation's PSNR, for the progress bar."""
+    return {"PSNR": f"{written.last['val_psnr']:.2f}"} if "val_psnr" in written.last else {}
+
+
+class Interrupted:
+    """Ctrl-C and SIGTERM set ``now``; the loop then saves and ends."""
+
+    def __init__(self) -> None:
+        self.now = False
+        self.before = {
+            number: signal.signal(number, self._set) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+
+    def _set(self, number: int, frame: Any) -> None:
+        self.now = True
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def save(path: Path, state: dict[str, Any], config: TrainConfig, step: int, seconds: float) -> None:
+    """Write everything a run needs to go on, atomically.
+
+    The batches are a function of seed and step, so the step is their state.
+    """
+    values = {name: part.state_dict() for name, part in state.items()}
+    values |= {
+        "step": step,
+        "seconds": seconds,
+        "config": dataclasses.asdict(config),
+        "rng": torch.get_rng_state(),
+    }
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        torch.save(values, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def resume(
+    path: Path, state: dict[str, Any], config: TrainConfig, device: torch.device
+) -> tuple[int, float]:
+    """Load a checkpoint into the run's parts; returns its step and seconds."""
+    values = torch.load(path, map_location=device, weights_only=True)
+    then, now = values["config"], dataclasses.asdict(config)
+    changed = [key for key in ("generator", "discriminator", "batch_norm") if then[key] != now[key]]
+    if changed:
+        raise TrainingError(
+            f"{path} was trained with other settings of {', '.join(changed)}; "
+            "choose another output folder."
+        )
+    for name, part in state.items():
+        part.load_state_dict(values[name])
+    torch.set_rng_state(values["rng"].cpu())
+    return values["step"], values["seconds"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="srgan_training.train", description="Train one stage.")
+    parser.add_argument("config", type=Path, help="a TOML file, see configs/")
+    parser.add_argument("--data", nargs="+", default=[], help="folders of pictures")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--start", default="", help="checkpoint or model whose generator to start from")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        config = load_config(options.config, options.overrides)
+        if options.data:
+            data = dataclasses.replace(config.data, folders=tuple(options.data))
+            config = dataclasses.replace(config, data=data)
+        if options.start:
+            config = dataclasses.replace(config, start=options.start)
+        train(config, options.out, progress=not options.quiet)
+    except (DataError, TrainingError, ValueError, FileNotFoundError) as error:
+        log.error("error: %s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
