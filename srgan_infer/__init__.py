@@ -1,0 +1,38 @@
+"""Pictures four times larger: tiled SRGAN super-resolution with pretrained weights.
+
+>>> from srgan_infer import SuperResolver
+>>> sr = SuperResolver.from_pretrained()
+>>> big = sr(picture)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from srgan_infer.errors import OutOfMemoryError, PictureError, UpscaleError, WeightsError
+from srgan_infer.version import __version__
+
+if TYPE_CHECKING:
+    from srgan_infer.resolver import SuperResolver
+
+__all__ = [
+    "OutOfMemoryError",
+    "PictureError",
+    "SuperResolver",
+    "UpscaleError",
+    "WeightsError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the resolver, and torch with it, when it is first asked for."""
+    if name == "SuperResolver":
+        from srgan_infer.resolver import SuperResolver
+
+        return SuperResolver
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
