@@ -1,0 +1,329 @@
+"""The network over streams of rows.
+
+A picture is fed in thin horizontal bands. Every convolution keeps the last
+rows of its input, every skip connection keeps the rows that wait for their
+counterpart, so each pixel of each layer is computed once, the result equals
+inference on the whole picture, and memory does not grow with the height.
+
+Three small pieces do it: :class:`Convolution`, :class:`Skip` and
+:func:`shuffle`; :class:`Stream` strings them together for one picture (or one
+column of a wide picture). :func:`prepare` rewrites a generator once into the
+layers that the pieces run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srgan_infer.generator import (
+    Generator,
+    GeneratorConfig,
+    convolution_before_shuffle,
+    finish,
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution and the activation behind it, ready to run.
+
+    ``slope`` is the activation's slope below zero; None stands for no activation.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    slope: float | None
+
+    @property
+    def reach(self) -> int:
+        """Rows and columns on each side that an output depends on."""
+        return int(self.weight.shape[2]) // 2
+
+    def __call__(self, x: Tensor, padding: int) -> Tensor:
+        """Convolve N×C×H×W; ``padding`` zero rows above and below, as many columns as it takes."""
+        out = F.conv2d(x, self.weight, self.bias, padding=(padding, self.reach))
+        return out if self.slope is None else F.leaky_relu_(out, self.slope)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A generator's layers in the order in which they run.
+
+    Attributes
+    ----------
+    config
+        The generator's description.
+    stem
+        3 → C.
+    blocks
+        The residual blocks, two layers each.
+    trunk
+        C → C, behind it the long skip.
+    upsample
+        The sub-pixel layers, C → 4·C; all but the last are followed by a shuffle.
+    output
+        4·C → 12 in front of the last shuffle.
+    """
+
+    config: GeneratorConfig
+    stem: Layer
+    blocks: tuple[tuple[Layer, Layer], ...]
+    trunk: Layer
+    upsample: tuple[Layer, ...]
+    output: Layer
+
+
+def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> Network:
+    """Rewrite a generator into layers, once.
+
+    Weights are laid out channels last. The output convolution moves in front
+    of the last shuffle, so the full-resolution tensor with all its channels is
+    never made. Channels that are shuffled are put in the order in which
+    :func:`shuffle` copies the longest runs.
+    """
+
+    def layer(weight: Tensor, bias: Tensor, activation: nn.Module | None) -> Layer:
+        return Layer(
+            weight.detach().to(device, dtype).contiguous(memory_format=torch.channels_last),
+            bias.detach().to(device, dtype),
+            None if activation is None else slope(activation),
+        )
+
+    def plain(conv: nn.Conv2d, activation: nn.Module | None = None) -> Layer:
+        assert conv.bias is not None
+        return layer(conv.weight, conv.bias, activation)
+
+    upsample = []
+    for step, part in enumerate(generator.upsample):
+        conv, activation = part.conv, part.activation
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(activation, nn.Module)
+        assert conv.bias is not None
+        if step == len(generator.upsample) - 1:
+            upsample.append(plain(conv, activation))
+        else:
+            order = phases_first(conv.out_channels // 4)
+            upsample.append(layer(conv.weight[order], conv.bias[order], activation))
+    assert generator.output.bias is not None
+    order = phases_first(generator.output.out_channels)
+    output = convolution_before_shuffle(generator.output.weight.detach().float())[order]
+    blocks = []
+    for block in generator.blocks:
+        conv1, activation, conv2 = block.conv1, block.activation, block.conv2
+        assert isinstance(conv1, nn.Conv2d)
+        assert isinstance(conv2, nn.Conv2d)
+        assert isinstance(activation, nn.Module)
+        blocks.append((plain(conv1, activation), plain(conv2)))
+    return Network(
+        generator.config,
+        plain(generator.stem, generator.stem_activation),
+        tuple(blocks),
+        plain(generator.trunk),
+        tuple(upsample),
+        layer(output, generator.output.bias.repeat_interleave(4)[order], None),
+    )
+
+
+def slope(activation: nn.Module) -> float:
+    """The slope below zero of a generator's activation."""
+    if isinstance(activation, nn.PReLU):
+        return float(activation.weight.detach().float().item())
+    assert isinstance(activation, nn.LeakyReLU)
+    return float(activation.negative_slope)
+
+
+def phases_first(channels: int) -> Tensor:
+    """Indices that bring the channels of a pixel shuffle into the order (row, column, channel)."""
+    return torch.arange(4 * channels).reshape(channels, 2, 2).permute(1, 2, 0).reshape(-1)
+
+
+def shuffle(x: Tensor) -> Tensor:
+    """Double height and width of 1×4C×H×W, channels last, phases first."""
+    _, channels, height, width = x.shape
+    x = x.permute(0, 2, 3, 1).reshape(height, width, 2, 2 * (channels // 4))
+    x = x.transpose(1, 2).reshape(1, 2 * height, 2 * width, channels // 4)
+    return x.permute(0, 3, 1, 2)
+
+
+class Convolution:
+    """A layer over a stream of rows: keeps the last rows of its input.
+
+    Parameters
+    ----------
+    layer
+        What to run.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.kept: Tensor | None = None
+        self.padding = 0
+
+    def push(self, rows: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """Feed the next rows.
+
+        Parameters
+        ----------
+        rows
+            1×C×H×W, H may be 0.
+        last
+            The picture ends with these rows.
+
+        Returns
+        -------
+        out, seen
+            The rows that can be computed now (possibly none), and the input
+            rows from the first one that has no output yet.
+        """
+        layer, reach = self.layer, self.layer.reach
+        if self.kept is None and last:
+            return layer(rows, reach), rows
+        if self.kept is None:
+            self.kept, self.padding = blank(rows, reach), reach
+        parts = [self.kept, rows]
+        if last:
+            parts.append(blank(rows, reach))
+        x = torch.cat(parts, 2)
+        height = x.shape[2]
+        seen = x[:, :, self.padding :]
+        if height <= 2 * reach:
+            self.kept = x
+            return rows.new_empty((1, layer.weight.shape[0], 0, rows.shape[3])), seen
+        # A copy, so that the band's whole input is not kept alive by its last rows.
+        self.kept = x[:, :, height - 2 * reach :].clone(memory_format=torch.channels_last)
+        self.padding = max(0, self.padding - (height - 2 * reach))
+        return layer(x, 0), seen
+
+
+class Skip:
+    """Rows that wait until the layers they bypass have caught up."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Tensor] = []
+
+    def push(self, rows: Tensor) -> None:
+        """Add rows at the bottom."""
+        self.waiting.append(rows)
+
+    def add_to(self, out: Tensor) -> Tensor:
+        """Add the rows that have waited longest to ``out``, in place."""
+        done, height = 0, out.shape[2]
+        while done < height:
+            rows = self.waiting.pop(0)
+            count = min(height - done, rows.shape[2])
+            out[:, :, done : done + count] += rows[:, :, :count]
+            if count < rows.shape[2]:
+                self.waiting.insert(0, rows[:, :, count:])
+            done += count
+        return out
+
+
+class Enlarged:
+    """The enlarged input, which some generators add to their result, over a stream of rows."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        self.config = config
+        self.plain = replace(config, input_skip="none")
+        self.input: Tensor | None = None
+        self.first = 0  # the picture row that self.input begins with
+        self.raw: Tensor | None = None
+        self.done = 0
+
+    def push(self, raw: Tensor, rows: Tensor, last: bool) -> Tensor:
+        """Apply the output activation and add the enlarged input to the next rows.
+
+        Parameters
+        ----------
+        raw
+            1×3×h×(scale·W), the next rows of the last convolution's result.
+        rows
+            1×3×H×W, the rows that were fed to the network in this step.
+        last
+            The picture ends with these rows.
+        """
+        raw = finish(self.plain, raw, rows)
+        if self.config.input_skip == "none":
+            return raw
+        scale = self.config.scale
+        self.input = rows if self.input is None else torch.cat((self.input, rows), 2)
+        raw = raw if self.raw is None else torch.cat((self.raw, raw), 2)
+        # Bilinear enlargement looks one row ahead.
+        bottom = self.first + self.input.shape[2]
+        count = raw.shape[2] if last else min(raw.shape[2], (bottom - 1) * scale - self.done)
+        self.raw = raw[:, :, max(count, 0) :]
+        if count <= 0:
+            return raw[:, :, :0]
+        top = max(self.first, self.done // scale - 1)
+        offset = self.done - top * scale
+        big = enlarge(self.config, self.input[:, :, top - self.first :])
+        self.done += count
+        keep = max(self.first, self.done // scale - 1)
+        self.input = self.input[:, :, keep - self.first :]
+        self.first = keep
+        return raw[:, :, :count] + big[:, :, offset : offset + count]
+
+
+def enlarge(config: GeneratorConfig, rows: Tensor) -> Tensor:
+    """The input as the generator adds it to its result."""
+    if config.input_skip == "nearest":
+        return F.interpolate(rows, scale_factor=config.scale, mode="nearest")
+    return F.interpolate(rows, scale_factor=config.scale, mode="bilinear", align_corners=False)
+
+
+def blank(rows: Tensor, height: int) -> Tensor:
+    """Zero rows as wide as ``rows``, channels last."""
+    zeros = rows.new_zeros((1, height, rows.shape[3], rows.shape[1]))
+    return zeros.permute(0, 3, 1, 2)
+
+
+class Stream:
+    """One picture, or one column of it, on its way through the network.
+
+    Parameters
+    ----------
+    network
+        The prepared layers, shared by all streams.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.stem = Convolution(network.stem)
+        self.blocks = [(Convolution(one), Convolution(two)) for one, two in network.blocks]
+        self.trunk = Convolution(network.trunk)
+        self.skip = Skip()
+        self.upsample = [Convolution(layer) for layer in network.upsample]
+        self.output = Convolution(network.output)
+        self.enlarged = Enlarged(network.config)
+
+    def push(self, rows: Tensor, last: bool) -> Tensor:
+        """Feed the next rows of the picture.
+
+        Parameters
+        ----------
+        rows
+            1×3×H×W in [0, 1], channels last.
+        last
+            The picture ends with these rows.
+
+        Returns
+        -------
+        Tensor
+            1×3×h×(scale·W): the rows of the result that are ready, possibly none.
+        """
+        x, _ = self.stem.push(rows, last)
+        self.skip.push(x)
+        for one, two in self.blocks:
+            inner, seen = one.push(x, last)
+            out, _ = two.push(inner, last)
+            # Both layers together lag as far behind as the first one keeps rows.
+            x = out.add_(seen[:, :, : out.shape[2]])
+        x, _ = self.trunk.push(x, last)
+        x = self.skip.add_to(x)
+        for step in self.upsample[:-1]:
+            x = shuffle(step.push(x, last)[0])
+        x, _ = self.upsample[-1].push(x, last)
+        x, _ = self.output.push(x, last)
+        return self.enlarged.push(shuffle(x), rows, last)
