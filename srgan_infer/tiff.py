@@ -1,0 +1,217 @@
+"""TIFF files written as their rows are made; BigTIFF where 4 GB are not enough.
+
+Pillow can only write a picture that is whole in memory.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import tempfile
+import zlib
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from .metadata import Metadata
+from .threads import InOrder
+
+Array = npt.NDArray[Any]
+
+STRIP_BYTES = 1 << 19
+# Offsets of a classic TIFF have 32 bits; leave room for the metadata.
+CLASSIC_BYTES = 2**32 - 2**25
+LEVEL = 5
+
+SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 3, 4, 5, 7, 16
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+SUB_DIRECTORIES = (34665, 34853, 40965)
+
+# (type, count, little-endian bytes), or a directory of its own.
+Entry = tuple[int, int, bytes] | dict[int, Any]
+Directory = dict[int, Entry]
+
+
+class TiffWriter:
+    """Rows into a TIFF file of deflated strips.
+
+    Parameters
+    ----------
+    stream
+        Open for writing; one that cannot seek gets the file at the end.
+    size
+        (W, H).
+    channels
+        1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+    dtype
+        uint8, uint16 or float32.
+    metadata
+        EXIF, profile, XMP and resolution are written.
+    big
+        Whether it is a BigTIFF; by default only if it may exceed 4 GB.
+    threads
+        That deflate; default one for each processor.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        size: tuple[int, int],
+        channels: int,
+        dtype: np.dtype[Any],
+        metadata: Metadata,
+        *,
+        big: bool | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._width, self._height = size
+        self._channels = channels
+        self._dtype = dtype
+        self._metadata = metadata
+        line = self._width * channels * dtype.itemsize
+        self._big = line * self._height > CLASSIC_BYTES if big is None else big
+        self._strip_rows = min(max(STRIP_BYTES // line, 1), self._height)
+        self._stream = stream
+        self._file = stream if stream.seekable() else tempfile.TemporaryFile()  # noqa: SIM115
+        self._start = self._file.tell()
+        self._offsets: list[int] = []
+        self._lengths: list[int] = []
+        self._pending: list[Array] = []
+        self._pending_rows = 0
+        self._work = InOrder(self._append, threads)
+        self._file.write(bytes(16 if self._big else 8))
+
+    def write(self, rows: Array) -> None:
+        """Take the next (h, W, channels) rows."""
+        while rows.shape[0]:
+            part = rows[: self._strip_rows - self._pending_rows]
+            self._pending.append(part.copy())
+            self._pending_rows += part.shape[0]
+            rows = rows[part.shape[0] :]
+            if self._pending_rows == self._strip_rows:
+                self._flush()
+
+    def finish(self) -> None:
+        """Write what is left, and the directory."""
+        if self._pending_rows:
+            self._flush()
+        self._work.finish()
+        here = self._file.tell() - self._start
+        here += here % 2
+        self._file.seek(self._start + here)
+        self._file.write(encode_directory(self._directory(), here, self._big))
+        self._file.seek(self._start)
+        if self._big:
+            self._file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, here))
+        else:
+            self._file.write(struct.pack("<2sHI", b"II", 42, here))
+        self._file.seek(0, 2)
+        if self._file is not self._stream:
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, self._stream, 1 << 20)
+            self._file.close()
+
+    def close(self) -> None:
+        """Stop without finishing the file."""
+        self._work.close()
+        if self._file is not self._stream:
+            self._file.close()
+
+    def _flush(self) -> None:
+        strip = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
+        self._pending, self._pending_rows = [], 0
+        self._work.put(deflate_strip, strip)
+
+    def _append(self, data: bytes) -> None:
+        self._offsets.append(self._file.tell() - self._start)
+        self._lengths.append(len(data))
+        self._file.write(data)
+
+    def _directory(self) -> Directory:
+        metadata, channels = self._metadata, self._channels
+        kept = read_directory(metadata.exif)
+        offset_type, offset_code = (LONG8, "Q") if self._big else (LONG, "I")
+        strips = len(self._offsets)
+        own: Directory = {
+            256: (LONG, 1, struct.pack("<I", self._width)),
+            257: (LONG, 1, struct.pack("<I", self._height)),
+            258: _shorts(*[8 * self._dtype.itemsize] * channels),
+            259: _shorts(8),
+            262: _shorts(1 if channels < 3 else 2),
+            273: (offset_type, strips, struct.pack(f"<{strips}{offset_code}", *self._offsets)),
+            277: _shorts(channels),
+            278: (LONG, 1, struct.pack("<I", self._strip_rows)),
+            279: (offset_type, strips, struct.pack(f"<{strips}{offset_code}", *self._lengths)),
+            284: _shorts(1),
+            317: _shorts(1 if self._dtype == np.float32 else 2),
+            339: _shorts(*[3 if self._dtype == np.float32 else 1] * channels),
+        }
+        if channels in (2, 4):
+            own[338] = _shorts(2)
+        if metadata.dpi:
+            own[282], own[283] = (_rational(value) for value in metadata.dpi)
+            own[296] = _shorts(2)
+        if metadata.xmp:
+            own[700] = (1, len(metadata.xmp), metadata.xmp)
+        if metadata.icc:
+            own[34675] = (UNDEFINED, len(metadata.icc), metadata.icc)
+        return kept | own
+
+
+def deflate_strip(strip: Array) -> bytes:
+    """One strip as TIFF wants it: each sample less its left neighbour (integers), deflated."""
+    if strip.dtype != np.float32:
+        difference = strip.astype(strip.dtype.newbyteorder("<"))
+        difference[:, 1:] -= strip[:, :-1]
+        strip = difference
+    return zlib.compress(np.ascontiguousarray(strip).data, LEVEL)
+
+
+def _shorts(*values: int) -> Entry:
+    return SHORT, len(values), struct.pack(f"<{len(values)}H", *values)
+
+
+def _rational(value: float) -> Entry:
+    return RATIONAL, 1, struct.pack("<II", round(value * 10000), 10000)
+
+
+def read_directory(data: bytes, offset: int | None = None) -> Directory:
+    """Parse a little-endian TIFF structure (EXIF) into entries, sub-directories included."""
+    if not data:
+        return {}
+    if offset is None:
+        (offset,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, offset)
+    directory: Directory = {}
+    for index in range(count):
+        at = offset + 2 + 12 * index
+        tag, kind, number, value = struct.unpack_from("<HHII", data, at)
+        length = TYPE_BYTES[kind] * number
+        if tag in SUB_DIRECTORIES:
+            directory[tag] = read_directory(data, value)
+        else:
+            start = at + 8 if length <= 4 else value
+            directory[tag] = (kind, number, data[start : start + length])
+    return directory
+
+
+def encode_directory(directory: Directory, offset: int, big: bool) -> bytes:
+    """Lay a directory out for position ``offset`` of a TIFF or BigTIFF file."""
+    room, head, entry, tail = (8, "<Q", "<HHQ", "<Q") if big else (4, "<H", "<HHI", "<I")
+    table = struct.pack(head, len(directory))
+    place = offset + len(table) + (struct.calcsize(entry) + room) * len(directory) + room
+    values = b""
+    for tag, content in sorted(directory.items()):
+        here = place + len(values)
+        if isinstance(content, dict):
+            kind, count, data = LONG8 if big else LONG, 1, struct.pack(tail, here)
+            values += encode_directory(content, here, big)
+        else:
+            kind, count, data = content
+            if len(data) > room:
+                values += data
+                data = struct.pack(tail, here)
+        values += bytes(len(values) % 2)
+        table += struct.pack(entry, tag, kind, count) + data.ljust(room, b"\0")
+    return table + struct.pack(tail, 0) + values
