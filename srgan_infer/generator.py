@@ -98,9 +98,9 @@ class GeneratorConfig:
         """
         body = self.body_kernel // 2
         reach = self.stem_kernel // 2 + body * (2 * self.blocks + 1)
-        reach_up = sum(body / 2**step for step in range(self.doublings))
+        reach_up = sum(body * 0.5**step for step in range(self.doublings))
         halo = math.ceil(reach + reach_up + self.output_kernel // 2 / self.scale)
-        return max(halo, 1 if self.input_skip == "bilinear" else 0)
+        return max(halo, int(self.input_skip == "bilinear"))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values."""
@@ -135,7 +135,9 @@ class ResidualBlock(nn.Module):
         self.conv2 = conv(config.channels, config.channels, config.body_kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(self.activation(self.conv1(x)))
+        """N×C×H×W → N×C×H×W."""
+        y: Tensor = self.conv2(self.activation(self.conv1(x)))
+        return x + y
 
 
 class SubPixel(nn.Module):
@@ -151,6 +153,7 @@ class SubPixel(nn.Module):
         self.activation = activation(config)
 
     def forward(self, x: Tensor) -> Tensor:
+        """N×C×H×W → N×C×2H×2W."""
         return F.pixel_shuffle(self.activation(self.conv(x)), 2)
 
 
@@ -194,7 +197,7 @@ class Generator(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The trunk: N×3×H×W → N×channels×H×W, before any enlargement."""
-        features = self.stem_activation(self.stem(x))
+        features: Tensor = self.stem_activation(self.stem(x))
         skip = features
         for block in self.blocks:
             features = block(features)

@@ -227,7 +227,9 @@ class StepItems:
             ]
 
 
-def finish_batch(crops: Tensor, drawn: Draw, config: DataConfig, scale: int) -> tuple[Tensor, Tensor]:
+def finish_batch(
+    crops: Tensor, drawn: Draw, config: DataConfig, scale: int
+) -> tuple[Tensor, Tensor]:
     """Reduce, turn, downscale and degrade crops on their device.
 
     Parameters
@@ -289,7 +291,7 @@ class TrainingSet:
             return
         loader: DataLoader[Tensor] = DataLoader(
             CropFiles(self.paths),
-            batch_sampler=StepItems(self.draws(first)),  # type: ignore[arg-type]
+            batch_sampler=StepItems(self.draws(first)),
             num_workers=self.config.workers,
             pin_memory=self.device.type == "cuda",
         )

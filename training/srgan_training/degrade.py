@@ -159,9 +159,7 @@ def jpeg(x: Tensor, quality: Tensor) -> Tensor:
     return quantised(rgb[..., :height, :width] / 255)
 
 
-def coded(
-    planes: Tensor, table: tuple[tuple[int, ...], ...], percent: Tensor
-) -> Tensor:
+def coded(planes: Tensor, table: tuple[tuple[int, ...], ...], percent: Tensor) -> Tensor:
     """Quantise each 8×8 block's DCT coefficients of N×C×H×W by the table scaled by percent."""
     count, channels, height, width = planes.shape
     basis = cosine_basis(planes.device)

@@ -40,7 +40,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def vgg19_to_trunk(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename ``features.N.*`` of the classifier to ``convB_I.*``; the mean and std become ``input``."""
+    """Rename the classifier's ``features.N.*`` to ``convB_I.*``; mean and std become ``input``."""
     numbers = sorted(
         int(name.split(".")[1])
         for name in tensors
@@ -132,13 +132,23 @@ class FeatureNetwork(nn.Module):
 def load_features(
     source: str, layers: list[str], before_activation: bool = False
 ) -> FeatureNetwork:
-    """Load VGG-19 (``"vgg19"``: from the Hub), or a local safetensors file of it or of the distilled one."""
+    """Load a feature network.
+
+    Parameters
+    ----------
+    source
+        ``"vgg19"`` fetches it from the Hub; else a local safetensors file of
+        VGG-19 or of the distilled one.
+    layers, before_activation
+        As of `FeatureNetwork`.
+    """
     path = source
     if source == "vgg19":
         path = hf_hub_download(HUB_VGG19, "model.safetensors")
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"{path}: no such feature network; give a safetensors file, or 'vgg19' to fetch {HUB_VGG19}."
+            f"{path}: no such feature network; give a safetensors file, "
+            f"or 'vgg19' to fetch {HUB_VGG19}."
         )
     tensors = load_file(path)
     if "features.0.weight" in tensors:

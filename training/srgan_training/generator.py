@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from srgan_infer.generator import (
     Generator,
     GeneratorConfig,
+    SubPixel,
     convolution_before_shuffle,
     finish,
 )
@@ -40,14 +42,13 @@ class TrainingGenerator(Generator):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.2)
                 module.weight.data.mul_(initial_gain)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(cast(Tensor, module.bias))
         for step in self.upsample:
-            alike_in_all_phases(step.conv.weight)
+            alike_in_all_phases(cast(SubPixel, step).conv.weight)
         if batch_norm:
-            for block in self.blocks:
-                block.conv1 = normalised(block.conv1)
-                block.conv2 = normalised(block.conv2)
-            self.trunk = normalised(self.trunk)
+            for parent, name in normalised_layers(self):
+                layer = getattr(parent, name)
+                setattr(parent, name, nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels)))
 
     def forward(self, x: Tensor) -> Tensor:
         """N×3×H×W in [0, 1] → N×3×(scale·H)×(scale·W).
@@ -59,22 +60,28 @@ class TrainingGenerator(Generator):
         features = self.features(x)
         for step in self.upsample[:-1]:
             features = step(features)
-        last = self.upsample[-1]
+        last = cast(SubPixel, self.upsample[-1])
         features = last.activation(last.conv(features))
         weight = convolution_before_shuffle(self.output.weight)
-        bias = self.output.bias.repeat_interleave(4)
+        bias = cast(Tensor, self.output.bias).repeat_interleave(4)
         raw = F.conv2d(features, weight, bias, padding=weight.shape[-1] // 2)
         return finish(self.config, F.pixel_shuffle(raw, 2).to(x.dtype), x)
 
 
-def normalised(layer: nn.Conv2d) -> nn.Sequential:
-    """The convolution followed by batch norm."""
-    return nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels))
+def normalised_layers(model: Generator) -> list[tuple[nn.Module, str]]:
+    """Parent and name of every convolution that the paper follows with batch norm."""
+    convolutions: list[tuple[nn.Module, str]] = [(model, "trunk")]
+    for block in model.blocks:
+        convolutions += [(block, "conv1"), (block, "conv2")]
+    return convolutions
 
 
 @torch.no_grad()
 def alike_in_all_phases(weight: Tensor) -> None:
-    """Give the four sub-pixel phases the same weights, so that no grid is there to unlearn (ICNR, arXiv 1707.02937)."""
+    """Give the four sub-pixel phases the same weights (ICNR, arXiv 1707.02937).
+
+    No grid is then there at the start that would have to be unlearned.
+    """
     weight.copy_(weight[::4].repeat_interleave(4, dim=0))
 
 
@@ -88,14 +95,11 @@ def deploy(model: TrainingGenerator) -> Generator:
         computes in evaluation mode.
     """
     source = copy.deepcopy(model).cpu().float().eval()
-    for block in source.blocks:
-        block.conv1, block.conv2 = folded(block.conv1), folded(block.conv2)
-    source.trunk = folded(source.trunk)
+    for parent, name in normalised_layers(source):
+        layer = getattr(parent, name)
+        if isinstance(layer, nn.Sequential):
+            convolution, norm = cast("tuple[nn.Conv2d, nn.BatchNorm2d]", tuple(layer))
+            setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
     generator = Generator(source.config).eval()
     generator.load_state_dict(source.state_dict())
     return generator
-
-
-def folded(layer: nn.Module) -> nn.Module:
-    """A convolution with its batch norm folded in; a bare convolution as it is."""
-    return fuse_conv_bn_eval(*layer) if isinstance(layer, nn.Sequential) else layer

@@ -19,13 +19,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -53,6 +53,7 @@ from srgan_training.losses import distance, feature_loss, shifted
 from srgan_training.metrics import psnr, ssim
 
 log = logging.getLogger("srgan_training")
+T = TypeVar("T")
 CHECKPOINT = "checkpoint.pt"
 GIVE_UP_AFTER = 10  # steps in a row with a non-finite gradient
 
@@ -107,16 +108,19 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> Path:
     if config.start:
         start_from(generator, config.start)
     average = copy.deepcopy(generator).requires_grad_(False).eval().to(device)
-    generator.to(device, memory_format=torch.channels_last)
+    channels_last(generator, device)
     adversarial = config.loss.adversarial_weight > 0
-    discriminator = Discriminator(**dataclasses.asdict(config.discriminator)) if adversarial else None
+    discriminator = (
+        Discriminator(**dataclasses.asdict(config.discriminator)) if adversarial else None
+    )
     features = None
     if config.loss.feature_weight > 0:
         features = load_features(
             config.loss.feature_network,
             list(config.loss.feature_layers),
             config.loss.before_activation,
-        ).to(device, memory_format=torch.channels_last)
+        )
+        channels_last(features, device)
 
     settings = config.optimizer
     generator_optimizer = adam(generator, settings.learning_rate, settings)
@@ -126,7 +130,8 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> Path:
     )
     raw_discriminator: nn.Module | None = None
     if discriminator is not None:
-        raw_discriminator = discriminator.to(device, memory_format=torch.channels_last)
+        raw_discriminator = discriminator
+        channels_last(discriminator, device)
         discriminator_optimizer = adam(
             discriminator, settings.discriminator_learning_rate, settings
         )
@@ -166,8 +171,8 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> Path:
         disable=not (progress and main_process),
     )
     batches = training_set.batches(step)
-    spent = elapsed_part(config, seconds)
-    while step < config.steps and spent < 1 and not interrupted.now:
+    spent, stop = elapsed_part(config, seconds), False
+    while step < config.steps and spent < 1 and not stop:
         part = max(step / config.steps, spent)
         factor = rate_factor(settings, part, step)
         low, high = next(batches)
@@ -201,9 +206,7 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> Path:
                 raw_discriminator.requires_grad_(True)
         losses["loss"] = loss
         accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(
-            generator.parameters(), settings.clip or float("inf")
-        )
+        norm = accelerator.clip_grad_norm_(generator.parameters(), settings.clip or float("inf"))
         bad = ~torch.isfinite(norm)
         step_unless(generator_optimizer, bad)
 
@@ -222,7 +225,10 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> Path:
             )
             bad = bad | ~torch.isfinite(discriminator_norm)
             step_unless(discriminator_optimizer, ~torch.isfinite(discriminator_norm))
-            losses["D(real)"], losses["D(fake)"] = probability(real_logits), probability(fake_logits)
+            losses["D(real)"], losses["D(fake)"] = (
+                probability(real_logits),
+                probability(fake_logits),
+            )
 
         # A step is counted on the device; the numbers are fetched at the next log line.
         bad_in_a_row = (bad_in_a_row + 1) * bad
@@ -236,23 +242,26 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> Path:
 
         last = step == config.steps
         if step % min(config.log_every, GIVE_UP_AFTER) == 0 or last:
-            # One clock for all processes, or their schedules would drift apart.
-            seconds = shared(time.monotonic() - started)
+            # One clock and one Ctrl-C for all processes, or they would drift apart.
+            seconds, stop = shared((time.monotonic() - started, interrupted.now))
             spent = elapsed_part(config, seconds)
-            interrupted.now = bool(shared(interrupted.now))
             if worst_run >= GIVE_UP_AFTER:
                 raise TrainingError(
-                    f"the gradient was not finite in {GIVE_UP_AFTER} steps in a row at step {step}; "
+                    f"the gradient was not finite in {GIVE_UP_AFTER} steps in a row "
+                    f"at step {step}; "
                     "lower optimizer.learning_rate or clip harder."
                 )
-        ending = last or spent >= 1 or interrupted.now
-        if step % config.log_every == 0 or ending:
+        ending = last or spent >= 1 or stop
+        if step % config.log_every == 0 or (ending and step > log_step):
             steps_done, took = step - log_step, time.monotonic() - log_started
-            if steps_done and written is not None:
+            totals = accelerator.reduce(torch.stack(list(sums.values())), "mean").tolist()
+            if written is not None:
                 rates = throughput(config, steps_done / took)
-                means = {name: float(value) / steps_done for name, value in sums.items()}
+                means = {name: total / steps_done for name, total in zip(sums, totals, strict=True)}
                 rate = settings.learning_rate * factor
-                written.add(step, {**means, "learning_rate": rate, "skipped": float(skipped)} | rates)
+                written.add(
+                    step, {**means, "learning_rate": rate, "skipped": float(skipped)} | rates
+                )
                 bar.set_postfix({"loss": f"{means['loss']:.4f}", **validated(written)})
             sums, log_started, log_step = {}, time.monotonic(), step
         if step % config.validate_every == 0 or ending:
@@ -262,7 +271,7 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> Path:
             log_started = time.monotonic()
         if step % config.save_every == 0 or ending:
             if main_process:
-                save(checkpoint, state, config, step, shared_seconds(started))
+                save(checkpoint, state, config, step, time.monotonic() - started)
             accelerator.wait_for_everyone()
     bar.close()
     interrupted.restore()
@@ -279,9 +288,7 @@ def precision(config: TrainConfig) -> str:
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
 
 
-def open_data(
-    config: TrainConfig, accelerator: Accelerator
-) -> tuple[TrainingSet, Tensor, Tensor]:
+def open_data(config: TrainConfig, accelerator: Accelerator) -> tuple[TrainingSet, Tensor, Tensor]:
     """Find, split and decode the pictures; name those that are skipped.
 
     Returns
@@ -329,7 +336,7 @@ def open_data(
 
 
 def sizes_of(paths: Sequence[Path], smallest: int) -> tuple[list[Path], Tensor, list[str]]:
-    """The pictures that can be cropped, their areas, and a sentence for each other one; headers only."""
+    """`decode_all` by headers only: paths, their areas, and a sentence for each skipped file."""
     kept, areas, skipped = [], [], []
     for path in paths:
         try:
@@ -362,6 +369,11 @@ def start_from(generator: TrainingGenerator, source: str) -> None:
             f"{source} does not fit this generator; give it the same generator and batch_norm "
             f"settings ({str(error).splitlines()[0]})."
         ) from error
+
+
+def channels_last(model: nn.Module, device: torch.device) -> None:
+    """Move a network, in the memory layout that convolutions are fastest in."""
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def adam(model: nn.Module, rate: float, settings: OptimizerConfig) -> torch.optim.Adam:
@@ -403,16 +415,11 @@ def elapsed_part(config: TrainConfig, seconds: float) -> float:
     return seconds / (60 * config.max_minutes) if config.max_minutes else 0.0
 
 
-def shared(value: float) -> float:
+def shared(value: T) -> T:
     """The main process's value, on all processes."""
     values = [value]
     broadcast_object_list(values)
     return values[0]
-
-
-def shared_seconds(started: float) -> float:
-    """Seconds of training so far, earlier runs of the same folder included."""
-    return time.monotonic() - started
 
 
 @torch.no_grad()
@@ -445,7 +452,7 @@ def validate(
 ) -> dict[str, float]:
     """PSNR-Y, SSIM and, where there is a network for it, feature distance on held-back crops."""
     found: dict[str, list[Tensor]] = {"val_psnr": [], "val_ssim": [], "val_feature_distance": []}
-    for low_part, high_part in zip(low.split(8), high.split(8), strict=True):
+    for low_part, high_part in zip(torch.split(low, 8), torch.split(high, 8), strict=True):
         target = high_part.to(accelerator.device)
         fake = model(low_part.to(accelerator.device)).clamp(0, 1)
         found["val_psnr"].append(psnr(fake, target))
@@ -566,7 +573,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="a TOML file, see configs/")
     parser.add_argument("--data", nargs="+", default=[], help="folders of pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--start", default="", help="checkpoint or model whose generator to start from")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args(arguments)
@@ -576,8 +582,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.data:
             data = dataclasses.replace(config.data, folders=tuple(options.data))
             config = dataclasses.replace(config, data=data)
-        if options.start:
-            config = dataclasses.replace(config, start=options.start)
         train(config, options.out, progress=not options.quiet)
     except (DataError, TrainingError, ValueError, FileNotFoundError) as error:
         log.error("error: %s", error)
