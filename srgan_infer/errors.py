@@ -17,3 +17,7 @@ class WeightsError(UpscaleError):
 
 class OutOfMemoryError(UpscaleError, MemoryError):
     """No tile is small enough for the memory there is."""
+
+
+class PictureWarning(UserWarning):
+    """Something of a picture cannot be kept; the result is usable."""

@@ -471,3 +471,83 @@ def _replace(path: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def store(weights: Weights, folder: Path) -> None:
+    """Write a loaded model to a folder: a copy of its files, or a blend as a model of its own."""
+    if weights.folder is None:
+        save(folder, weights.config, weights.state, _blend_card(weights))
+        return
+    files = {
+        name: (weights.folder / name).read_bytes()
+        for name in (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
+        if (weights.folder / name).is_file()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        _replace(folder / name, data)
+
+
+def _blend_card(weights: Weights) -> str:
+    return f"""---
+license: mit
+library_name: srgan-infer
+pipeline_tag: image-to-image
+tags:
+- super-resolution
+- srgan
+---
+
+# {weights.name}
+
+A ×{weights.config.scale} super-resolution generator made by network interpolation: every weight is
+the weighted mean of two models that srgan-infer bundles (SHA-256 {weights.sha256}).
+Strength 0 is the faithful srresnet, 1 the perceptual srgan. Their model cards state data,
+training and results.
+
+```python
+from srgan_infer import SuperResolver
+
+sr = SuperResolver.from_pretrained("this-folder-or-repository")
+```
+"""
+
+
+def push(
+    weights: Weights,
+    repo: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str,
+) -> str:
+    """Upload a model in one commit; see ``SuperResolver.push_to_hub``."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token, library_name="srgan-infer")
+    with tempfile.TemporaryDirectory() as folder:
+        store(weights, Path(folder))
+        try:
+            url = api.create_repo(repo, private=private, exist_ok=True)
+            api.upload_folder(
+                repo_id=url.repo_id,
+                folder_path=folder,
+                revision=revision,
+                commit_message=commit_message,
+            )
+        except Exception as error:  # as many kinds as in fetch
+            raise WeightsError(_push_reason(repo, error)) from error
+    return str(url)
+
+
+def _push_reason(repo: str, error: Exception) -> str:
+    """One sentence on why an upload failed and what to do."""
+    status = _status(error)
+    if status in (401, 403):
+        return (
+            f"The Hub does not let you write to {repo} (HTTP {status}): log in with "
+            "`hf auth login`, or pass a token= that has write permission."
+        )
+    cause = f"HTTP status {status}" if status else " ".join(str(error).split())[:200]
+    return f"Uploading to {repo} failed ({cause or type(error).__name__}); try again."

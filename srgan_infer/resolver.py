@@ -1,0 +1,506 @@
+"""The public class: a model on a device, ready to enlarge pictures."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from srgan_infer import arrays, images, weights
+from srgan_infer.engine import Engine, Plan
+from srgan_infer.errors import PictureError, PictureWarning
+from srgan_infer.generator import GeneratorConfig
+from srgan_infer.writer import FORMATS
+
+Array = npt.NDArray[Any]
+Progress = Callable[[int, int], None]
+Tile = int | Literal["auto"] | None
+Limits = tuple[Tile, int | str | None]
+
+
+class _Given(Enum):
+    """Stands for an option that is to be as it was given at construction."""
+
+    AT_CONSTRUCTION = "as given at construction"
+
+
+_SAME = _Given.AT_CONSTRUCTION
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What :meth:`SuperResolver.upscale_file` did.
+
+    Attributes
+    ----------
+    size
+        Width and height of the result, in pixels.
+    frames
+        Number of frames; 1 unless the file is an animation.
+    warnings
+        Sentences on what could not be kept.
+    """
+
+    size: tuple[int, int]
+    frames: int
+    warnings: tuple[str, ...]
+
+
+class SuperResolver:
+    """Enlarges pictures with one model on one device.
+
+    Nothing is kept between calls: an instance may be used from several
+    threads at once.
+
+    Parameters
+    ----------
+    model
+        Verified weights; :meth:`from_pretrained` finds them by name.
+    device
+        ``"auto"`` (CUDA, then Apple MPS, then CPU) or a torch device.
+    dtype
+        ``"auto"`` (half precision where it is fast and safe), ``"float32"``,
+        ``"float16"``, ``"bfloat16"`` or the torch dtype.
+    tile
+        ``"auto"``, the edge of a tile in input pixels, or ``None`` for the
+        picture whole. The result does not depend on it.
+    max_memory
+        Bytes, or text such as ``"2GB"``, that the computation may use; a safe
+        part of the free memory if ``None``.
+    """
+
+    def __init__(
+        self,
+        model: weights.Weights,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        tile: Tile = "auto",
+        max_memory: int | str | None = None,
+    ) -> None:
+        self._weights = model
+        self._engine = Engine(weights.build(model), device, dtype)
+        self._tile = tile
+        self._max_memory = max_memory
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = weights.DEFAULT,
+        *,
+        strength: float | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        tile: Tile = "auto",
+        max_memory: int | str | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> SuperResolver:
+        """Load a model by name.
+
+        Parameters
+        ----------
+        model
+            ``"srgan"`` (sharp, invents texture), ``"srresnet"`` (faithful), a
+            folder, or a Hugging Face Hub repository ``"user/repo"``.
+        strength
+            In [0, 1]: blends the bundled ``srresnet`` (0) and ``srgan`` (1).
+            Goes with the default model only.
+        device, dtype, tile, max_memory
+            As in :class:`SuperResolver`.
+        revision, cache_dir, token, local_files_only, force_download
+            Of a Hub repository, as in ``huggingface_hub.hf_hub_download``.
+
+        Raises
+        ------
+        WeightsError
+            If the model cannot be found, fetched, verified or understood.
+        ValueError
+            If an option has a value that means nothing.
+        """
+        if strength is None:
+            loaded = weights.load(
+                model,
+                revision=revision,
+                cache_dir=cache_dir,
+                token=token,
+                local_files_only=local_files_only,
+                force_download=force_download,
+            )
+        elif model == weights.DEFAULT:
+            loaded = weights.blend(
+                weights.load(weights.FAITHFUL), weights.load(weights.PERCEPTUAL), strength
+            )
+        else:
+            raise ValueError(
+                f"strength blends the bundled {weights.FAITHFUL} and {weights.PERCEPTUAL}, so it "
+                f"does not go with model {os.fspath(model)!r}; give one of the two."
+            )
+        return cls(loaded, device=device, dtype=dtype, tile=tile, max_memory=max_memory)
+
+    @property
+    def config(self) -> GeneratorConfig:
+        """The network's description."""
+        return self._weights.config
+
+    @property
+    def scale(self) -> int:
+        """Magnification: 4 for the bundled models."""
+        return self._weights.config.scale
+
+    @property
+    def name(self) -> str:
+        """What the model was asked for by."""
+        return self._weights.name
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the weights file; two joined by ``+`` for a blend."""
+        return self._weights.sha256
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._engine.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that the network runs in."""
+        return self._engine.dtype
+
+    def __repr__(self) -> str:
+        return f"SuperResolver({self.name!r}, ×{self.scale}, {self.device}, {self.dtype})"
+
+    @overload
+    def __call__(
+        self,
+        picture: Image.Image | str | os.PathLike[str],
+        *,
+        tile: Tile | _Given = ...,
+        max_memory: int | str | _Given | None = ...,
+        progress: bool | Progress = ...,
+    ) -> Image.Image: ...
+
+    @overload
+    def __call__(
+        self,
+        picture: Array,
+        *,
+        tile: Tile | _Given = ...,
+        max_memory: int | str | _Given | None = ...,
+        progress: bool | Progress = ...,
+    ) -> Array: ...
+
+    @overload
+    def __call__(
+        self,
+        picture: Tensor,
+        *,
+        tile: Tile | _Given = ...,
+        max_memory: int | str | _Given | None = ...,
+        progress: bool | Progress = ...,
+    ) -> Tensor: ...
+
+    def __call__(
+        self,
+        picture: Image.Image | Array | Tensor | str | os.PathLike[str],
+        *,
+        tile: Tile | _Given = _SAME,
+        max_memory: int | str | _Given | None = _SAME,
+        progress: bool | Progress = False,
+    ) -> Image.Image | Array | Tensor:
+        """Enlarge one picture.
+
+        Parameters
+        ----------
+        picture
+            One of
+
+            - a PIL image of any mode;
+            - a NumPy array, H×W or H×W×C with C = 1 grey, 2 grey and alpha,
+              3 RGB, 4 RGBA; uint8, uint16, or float32 in [0, 1];
+            - a torch tensor, C×H×W or N×C×H×W with the same C; uint8, or
+              floating point in [0, 1];
+            - the path of a file, of which the first frame is taken.
+        tile, max_memory
+            For this call, instead of what was given at construction.
+        progress
+            ``True`` for a progress bar on stderr, or a function that is called
+            with the number of steps done and in total.
+
+        Returns
+        -------
+        PIL image, ndarray or Tensor
+            The same kind, dtype, channel layout (and torch device), ``scale``
+            times as large; a PIL image for a path. The input is not changed.
+
+        Raises
+        ------
+        PictureError
+            If the picture has a shape, type or values that mean no picture.
+        OutOfMemoryError
+            If the memory does not suffice even for the smallest tiles.
+        """
+        limits = self._limits(tile, max_memory)
+        with _reporting(progress) as report:
+            if isinstance(picture, Image.Image):
+                source, metadata = images.from_pil(picture)
+                return self._image(source, picture.mode, metadata, limits, report)
+            if isinstance(picture, np.ndarray):
+                big = self._whole(arrays.from_array(picture), limits, report)
+                return big[..., 0] if picture.ndim == 2 else big
+            if isinstance(picture, Tensor):
+                return self._tensor(picture, limits, report)
+            if isinstance(picture, (str, os.PathLike)):
+                file = images.open_file(Path(picture))
+                _warn(file.warnings)
+                frame = next(file.frames())
+                return self._image(frame, file.mode, file.metadata, limits, report)
+        raise PictureError(
+            "A picture is a PIL image, a NumPy array, a torch tensor or a path, "
+            f"not {type(picture).__name__}; convert it."
+        )
+
+    def upscale_file(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        format: str | None = None,
+        quality: int | None = None,
+        tile: Tile | _Given = _SAME,
+        max_memory: int | str | _Given | None = _SAME,
+        progress: bool | Progress = False,
+    ) -> FileResult:
+        """Enlarge a picture file into another one.
+
+        PNG and TIFF are written while they are computed, so that the result is
+        never whole in memory. The target appears when it is complete: after a
+        failure there is the old file or none. Metadata is carried over, the
+        EXIF orientation applied, and every frame of an animation enlarged.
+
+        Parameters
+        ----------
+        source
+            A path, or a binary file object.
+        target
+            A path, which is replaced if it exists, or a binary file object.
+        format
+            Such as ``"PNG"`` or ``"JPEG"``. If ``None``: by the target's name; for a
+            file object the source's format, PNG where that cannot be written.
+        quality
+            1 to 100, of formats that lose detail.
+        tile, max_memory
+            For this call, instead of what was given at construction.
+        progress
+            ``True`` for a progress bar on stderr, or a function that is called
+            with the number of steps done and in total, over all frames.
+
+        Raises
+        ------
+        PictureError
+            If the source cannot be read or the target not written.
+        OutOfMemoryError
+            If the memory does not suffice even for the smallest tiles.
+        OSError
+            If the disk is full or may not be written.
+        """
+        file = images.open_file(_file(source))
+        width, height = file.size
+        size = (self.scale * width, self.scale * height)
+        plan = self._engine.plan(height, width, *self._limits(tile, max_memory))
+        with (
+            _reporting(progress) as report,
+            images.create(
+                _file(target),
+                format=format or _format_of(file, target),
+                size=size,
+                channels=file.channels,
+                dtype=file.dtype,
+                metadata=file.metadata,
+                n_frames=file.n_frames,
+                quality=quality,
+            ) as writer,
+        ):
+            for index, picture in enumerate(file.frames()):
+                for rows in self._bands(picture, plan, _share(report, index, file.n_frames)):
+                    writer.write(rows)
+        lost = (*file.warnings, *writer.warnings)
+        _warn(lost)
+        return FileResult(size, file.n_frames, lost)
+
+    def plan(
+        self,
+        height: int,
+        width: int,
+        *,
+        tile: Tile | _Given = _SAME,
+        max_memory: int | str | _Given | None = _SAME,
+    ) -> Plan:
+        """How a picture of ``height``×``width`` input pixels would be cut, and its memory."""
+        return self._engine.plan(height, width, *self._limits(tile, max_memory))
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model to a folder that :meth:`from_pretrained` and the Hub understand."""
+        weights.store(self._weights, Path(folder))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload srgan-infer model",
+    ) -> str:
+        """Upload the model to the Hugging Face Hub, creating the repository if need be.
+
+        Parameters
+        ----------
+        repo_id
+            ``"user/repo"``.
+        private
+            Visibility of a repository that is created.
+        token
+            Access token with write permission; ``None`` takes the stored login.
+        revision
+            Branch to upload to; the default branch if ``None``.
+        commit_message
+            Of the upload.
+
+        Returns
+        -------
+        str
+            Address of the repository.
+
+        Raises
+        ------
+        WeightsError
+            If the Hub cannot be reached or refuses.
+        """
+        return weights.push(
+            self._weights,
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+        )
+
+    def _limits(self, tile: Tile | _Given, max_memory: int | str | _Given | None) -> Limits:
+        """Tile and memory for one call."""
+        return (
+            self._tile if isinstance(tile, _Given) else tile,
+            self._max_memory if isinstance(max_memory, _Given) else max_memory,
+        )
+
+    def _image(
+        self,
+        picture: images.Picture,
+        mode: str,
+        metadata: images.Metadata,
+        limits: Limits,
+        report: Progress | None,
+    ) -> Image.Image:
+        """An enlarged PIL image, as near to ``mode`` as Pillow has one."""
+        big = self._whole(picture, limits, report)
+        if big.dtype == np.uint16 and big.shape[2] > 1:
+            _warn(("Pillow has no 16-bit colour, so the image has 8 bits; upscale_file keeps 16.",))
+            big = np.round(big / 257).astype(np.uint8)
+        return images.to_pil(big, mode, metadata)
+
+    def _tensor(self, batch: Tensor, limits: Limits, report: Progress | None) -> Tensor:
+        arrays.check_tensor(batch)
+        if batch.ndim == 3:
+            return self._tensor(batch[None], limits, report)[0]
+        big = [
+            self._whole(arrays.from_tensor(one), limits, _share(report, index, len(batch)))
+            for index, one in enumerate(batch)
+        ]
+        return torch.stack([arrays.to_tensor(one, batch) for one in big])
+
+    def _whole(self, picture: images.Picture, limits: Limits, report: Progress | None) -> Array:
+        """The enlarged picture in one (scale·H, scale·W, C) array, alpha last."""
+        height, width, channels = picture.color.shape
+        channels += picture.alpha is not None
+        plan = self._engine.plan(height, width, *limits)
+        big = np.empty((self.scale * height, self.scale * width, channels), picture.color.dtype)
+        top = 0
+        for rows in self._bands(picture, plan, report):
+            big[top : top + len(rows)] = rows
+            top += len(rows)
+        return big
+
+    def _bands(
+        self, picture: images.Picture, plan: Plan, report: Progress | None
+    ) -> Iterator[Array]:
+        """The enlarged picture from top to bottom, (rows, scale·W, C), alpha last."""
+        bands = self._engine.run(picture.color, plan, report)
+        if picture.alpha is None:
+            yield from bands
+            return
+        top = 0
+        for rows in bands:
+            bottom = top + len(rows)
+            first, last = top // self.scale, -(-bottom // self.scale)
+            alpha = images.upscale_alpha(picture.alpha, self.scale, first, last)
+            alpha = alpha[top - first * self.scale : bottom - first * self.scale]
+            yield np.concatenate([rows, alpha[..., None]], axis=2)
+            top = bottom
+
+
+def _file(file: str | os.PathLike[str] | BinaryIO) -> Path | BinaryIO:
+    return Path(file) if isinstance(file, (str, os.PathLike)) else file
+
+
+def _format_of(file: images.PictureFile, target: str | os.PathLike[str] | BinaryIO) -> str | None:
+    """The format for a target without a name."""
+    if isinstance(target, (str, os.PathLike)):
+        return None
+    return file.format if file.format in {kind.name for kind in FORMATS} else "PNG"
+
+
+def _warn(sentences: tuple[str, ...]) -> None:
+    for sentence in sentences:
+        warnings.warn(sentence, PictureWarning, stacklevel=3)
+
+
+def _share(report: Progress | None, index: int, count: int) -> Progress | None:
+    """Progress of one of ``count`` equal parts, counted over all of them."""
+    if report is None or count == 1:
+        return report
+    return lambda done, total: report(index * total + done, count * total)
+
+
+@contextmanager
+def _reporting(progress: bool | Progress) -> Iterator[Progress | None]:
+    """A progress function: the user's own, or one that moves a bar on stderr."""
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    if not progress:
+        yield None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(unit="step") as bar:
+
+        def move(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield move
