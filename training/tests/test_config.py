@@ -1,0 +1,70 @@
+"""Every recipe loads; a typing mistake in a setting is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from srgan_training.config import load_config
+from srgan_training.train import elapsed_part, rate_factor
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_recipe_loads(path: Path) -> None:
+    config = load_config(path)
+    assert config.steps > 0
+    assert config.name
+
+
+def test_overrides_reach_nested_settings() -> None:
+    config = load_config(
+        CONFIGS[0], ["optimizer.clip=0.25", "data.folders=['a', 'b']", "name=plain text"]
+    )
+    assert config.optimizer.clip == 0.25
+    assert config.data.folders == ("a", "b")
+    assert config.name == "plain text"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("optimiser.clip=1", "optimiser"),
+        ("optimizer.clp=1", "optimizer.clp"),
+        ("batch='many'", "batch"),
+        ("data=3", "data"),
+        ("loss.pixel=huber", "loss.pixel"),
+        ("generator.blocks=0", "blocks"),
+        ("steps", "key=value"),
+        ("loss.shift=1000", "shift"),
+    ],
+)
+def test_a_wrong_setting_is_named(override: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        load_config(CONFIGS[0], [override])
+
+
+def test_cosine_falls_from_the_full_rate_to_the_final_one() -> None:
+    settings = load_config(
+        CONFIGS[0], ["optimizer.schedule=cosine", "optimizer.final=0.1", "optimizer.warmup=10"]
+    ).optimizer
+    rates = [rate_factor(settings, part / 100, 1000) for part in range(101)]
+    assert rates[0] == 1
+    assert rates[-1] == pytest.approx(0.1)
+    assert rates == sorted(rates, reverse=True)
+    assert rate_factor(settings, 0, 4) == pytest.approx(0.5)
+
+
+def test_the_papers_schedule_falls_to_a_tenth_half_way() -> None:
+    config = load_config(CONFIGS[0].parent / "srgan_paper.toml")
+    rates = [config.optimizer.learning_rate * rate_factor(config.optimizer, part, 1000)
+             for part in (0.0, 0.49, 0.5, 1.0)]  # fmt: skip
+    assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])
+    assert config.steps == 200_000
+
+
+def test_a_time_budget_counts_only_where_there_is_one() -> None:
+    config = load_config(CONFIGS[0], ["max_minutes=10"])
+    assert elapsed_part(config, 300) == 0.5
+    assert elapsed_part(load_config(CONFIGS[0], ["max_minutes=0"]), 300) == 0
