@@ -318,9 +318,11 @@ def _handle_existing(jobs: list[Job], overwrite: bool, skip_existing: bool) -> l
     if skip_existing:
         reason = "The result exists."
         return [replace(job, skipped=reason) if job in there else job for job in jobs]
-    more = f" and {len(there) - 1} more results exist" if len(there) > 1 else " exists"
+    many = len(there) > 1
+    more = f" and {len(there) - 1} more results exist" if many else " exists"
     raise UsageError(
-        f"{there[0].target}{more} already: --overwrite replaces, --skip-existing leaves them."
+        f"{there[0].target}{more} already: --overwrite replaces {'them' if many else 'it'}, "
+        f"--skip-existing leaves {'them' if many else 'it'}."
     )
 
 

@@ -1,0 +1,68 @@
+"""Makes the pictures in this folder.
+
+    python docs/images/make.py sample PATH/TO/coffee.png     # sample.png and original.png
+    python docs/images/make.py comparison                    # comparison.png for the README
+
+The photograph is scikit-image's ``coffee`` (see LICENSE.md); any copy of that
+package has it as ``skimage/data/coffee.png``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from srgan_infer import SuperResolver
+
+HERE = Path(__file__).parent
+SCALE = 4
+# Left, top, right, bottom of the detail, in pixels of the sample.
+DETAIL = (68, 14, 108, 84)
+
+
+def make_sample(photograph: Path) -> None:
+    """A quarter of the photograph's size, and the photograph cut to match."""
+    with Image.open(photograph) as image:
+        original = image.convert("RGB")
+    width, height = (length // SCALE * SCALE for length in original.size)
+    original = original.crop((0, 0, width, height))
+    original.save(HERE / "original.jpg", quality=92)
+    sample = original.resize((width // SCALE, height // SCALE), Image.Resampling.BICUBIC)
+    sample.save(HERE / "sample.png", optimize=True)
+
+
+def make_comparison() -> None:
+    """The detail four times as large: bicubic, both bundled models, the original."""
+    with Image.open(HERE / "sample.png") as image:
+        sample = image.convert("RGB")
+    with Image.open(HERE / "original.jpg") as image:
+        original = image.convert("RGB")
+    pictures = [
+        ("bicubic", sample.resize(original.size, Image.Resampling.BICUBIC)),
+        ("srresnet", SuperResolver.from_pretrained("srresnet")(sample)),
+        ("srgan", SuperResolver.from_pretrained("srgan")(sample)),
+        ("original", original),
+    ]
+    left, top, right, bottom = (SCALE * edge for edge in DETAIL)
+    width, height = right - left, bottom - top
+    gap, label = 8, 28
+    sheet = Image.new("RGB", (len(pictures) * (width + gap) - gap, height + label), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=18)
+    for index, (name, picture) in enumerate(pictures):
+        column = index * (width + gap)
+        sheet.paste(picture.crop((left, top, right, bottom)), (column, label))
+        draw.text((column, 2), name, fill="black", font=font)
+    sheet.save(HERE / "comparison.png", optimize=True)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["sample", photograph]:
+            make_sample(Path(photograph))
+        case ["comparison"]:
+            make_comparison()
+        case _:
+            sys.exit(__doc__)

@@ -1,0 +1,541 @@
+"""The command ``srgan-upscale``: names to files, progress to the terminal, failures to the status.
+
+It forwards to :class:`srgan_infer.SuperResolver`, where the defaults live.
+torch is imported only once there is something to compute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from srgan_infer.errors import PictureWarning, UpscaleError
+from srgan_infer.version import __version__
+
+if TYPE_CHECKING:
+    from srgan_infer.jobs import Job
+    from srgan_infer.resolver import SuperResolver
+
+DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+DESCRIPTION = """\
+Make pictures four times larger with a neural network.
+
+  srgan-upscale in.jpg out.png            one picture
+  srgan-upscale in.jpg                    beside it, as in_upscaled.jpg
+  srgan-upscale a.jpg b.png -o large      several, into a folder
+  srgan-upscale photos -o large --recursive
+  cat in.jpg | srgan-upscale - > out.jpg
+"""
+
+EPILOG = """\
+Two names without -o are the input and the output. OUTPUT is a folder if it
+exists as one, ends in a slash, has no extension, or if several pictures go
+there. Results that exist are never replaced unless --overwrite is given.
+
+Exit status: 0 all done; 1 a picture failed, the others are done; 2 nothing was
+begun (bad usage, no model); 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments
+        Without the program's name; those of the process if ``None``.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names may be no valid text
+    try:
+        return _main(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Who read our output has left; nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
+
+
+def _main(arguments: Sequence[str]) -> int:
+    parser = _parser()
+    args = parser.parse_intermixed_args(arguments)
+    if args.doctor:
+        from srgan_infer.doctor import examine
+
+        return examine(args.device, as_json=args.json)
+    if not args.inputs:
+        parser.print_usage(sys.stderr)
+        return _refuse("Name at least one picture, or - for standard input.")
+
+    from srgan_infer.jobs import UsageError
+
+    try:
+        jobs = _jobs(args)
+        _check_streams(args, jobs)
+        if not any(_is_open(job) for job in jobs):
+            return _Report(args, len(jobs)).finish(jobs)
+        resolvers = _resolvers(args)
+    except (UsageError, UpscaleError, ValueError) as error:
+        return _refuse(str(error))
+    if args.dry_run:
+        return _dry_run(args, jobs, resolvers[0])
+    return _run(args, jobs, resolvers)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="srgan-upscale",
+        usage="srgan-upscale INPUT... [-o OUTPUT] [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="files, folders, patterns, or - for standard input; put -- before names that "
+        "begin with a dash",
+    )
+    add("-o", "--output", metavar="OUTPUT", default=None, help="file or folder, - for stdout")
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add("--model", metavar="NAME", help="srgan (sharp), srresnet (faithful), folder or user/repo")
+    add("--strength", type=float, metavar="S", help="blend, 0 is srresnet and 1 is srgan")
+    group = parser.add_argument_group("computing")
+    add = group.add_argument
+    add("--device", metavar="D", default="auto", help="auto, cpu, mps, cuda, or cuda:0,cuda:1")
+    add("--dtype", metavar="T", help="auto, float32, float16 or bfloat16")
+    add("--tile", type=_tile, metavar="N", help="auto, edge in input pixels, or none (whole)")
+    add("--max-memory", metavar="SIZE", help="such as 2GB; a safe part of what is free if absent")
+    group = parser.add_argument_group("files")
+    add = group.add_argument
+    add("-r", "--recursive", action="store_true", default=False, help="enter subfolders")
+    add("--format", metavar="F", default=None, help="png, jpg, webp, tif, ...; else as named")
+    add("--quality", type=int, metavar="Q", default=None, help="1 to 100, of lossy formats")
+    add("--suffix", metavar="TEXT", default=None, help="put behind the names of results")
+    existing = group.add_mutually_exclusive_group()
+    add = existing.add_argument
+    add("--overwrite", action="store_true", default=False, help="replace results that exist")
+    add("--skip-existing", action="store_true", default=False, help="leave results that exist")
+    group = parser.add_argument_group("reports")
+    add = group.add_argument
+    add("--dry-run", action="store_true", default=False, help="say what would be done")
+    add("-q", "--quiet", action="store_true", default=False, help="say nothing but errors")
+    add("--json", action="store_true", default=False, help="one line a picture on stdout")
+    add("--doctor", action="store_true", default=False, help="check the installation")
+    add("--version", action="version", version=f"srgan-infer {__version__}")
+    return parser
+
+
+def _tile(text: str) -> int | str | None:
+    if text in ("none", "whole"):
+        return None
+    return text if text == "auto" else int(text)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What goes to ``from_pretrained``: only what was given."""
+    names = ("model", "strength", "dtype", "tile", "max_memory")
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
+
+
+def _refuse(sentence: str) -> int:
+    print(f"srgan-upscale: {sentence}", file=sys.stderr)  # noqa: T201
+    return BAD_USAGE
+
+
+def _is_open(job: Job) -> bool:
+    return not job.problem and not job.skipped
+
+
+def _jobs(args: argparse.Namespace) -> list[Job]:
+    """The pictures to do; two names without -o are input and output."""
+    from srgan_infer import jobs
+
+    names, output = list(args.inputs), args.output
+    short = output is None and len(names) == 2
+    if short:
+        names, output = names[:1], names[1]
+    planned = jobs.plan(
+        names,
+        output,
+        recursive=args.recursive,
+        format=args.format,
+        suffix=args.suffix,
+        overwrite=args.overwrite,
+        skip_existing=args.skip_existing,
+    )
+    if args.quality is not None and not 1 <= args.quality <= 100:
+        raise jobs.UsageError(f"--quality must be between 1 and 100, not {args.quality}.")
+    if short and args.overwrite:
+        _protect_second_input(planned)
+    return planned
+
+
+def _protect_second_input(planned: list[Job]) -> None:
+    """``*.jpg --overwrite`` may have become two photographs: keep the second one."""
+    from srgan_infer.images import open_file
+    from srgan_infer.jobs import UsageError
+
+    for job in planned:
+        if job.source is None or job.target is None or not job.target.is_file():
+            continue
+        try:
+            before, after = open_file(job.source).size, open_file(job.target).size
+        except UpscaleError:
+            continue
+        if after[0] <= before[0]:
+            raise UsageError(
+                f"{job.target} is no larger than {job.source}, so it may be meant as an input: "
+                f"to replace it say -o {job.target}, to upscale both say -o FOLDER."
+            )
+
+
+def _check_streams(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
+    """Refuse a picture on a standard output that cannot take it."""
+    from srgan_infer.jobs import UsageError
+
+    if not any(_is_open(job) and job.target is None for job in jobs) or args.dry_run:
+        return
+    if args.json:
+        raise UsageError("--json and the picture cannot both go to standard output; give -o.")
+    if sys.stdout.isatty():
+        raise UsageError("A picture is not written to a terminal; give -o or redirect it.")
+
+
+def _resolvers(args: argparse.Namespace) -> list[SuperResolver]:
+    """One ready instance for each device; options are checked before a picture is opened."""
+    from srgan_infer.resolver import SuperResolver
+
+    devices = [name.strip() for name in args.device.split(",")]
+    resolvers = [SuperResolver.from_pretrained(device=name, **_options(args)) for name in devices]
+    resolvers[0].plan(1, 1)
+    return resolvers
+
+
+@dataclass
+class _Outcome:
+    """What became of one picture."""
+
+    job: Job
+    status: str
+    reason: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class _Report:
+    """Tells about outcomes, for people on stderr or as JSON on stdout, and counts them."""
+
+    def __init__(self, args: argparse.Namespace, total: int) -> None:
+        self.json: bool = args.json
+        self.quiet: bool = args.quiet or args.json
+        self.total = total
+        self.counts = {"done": 0, "planned": 0, "skipped": 0, "failed": 0}
+        self.bars = sys.stderr.isatty() and not args.quiet
+
+    def tell(self, outcome: _Outcome) -> None:
+        """One line about one picture."""
+        self.counts[outcome.status] += 1
+        job = outcome.job
+        if self.json:
+            line = {
+                "input": job.name,
+                "output": None if job.target is None else str(job.target),
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "warnings": outcome.warnings,
+                **outcome.facts,
+            }
+            print(json.dumps(line), flush=True)  # noqa: T201
+        if outcome.status == "failed":
+            self._write(f"srgan-upscale: {job.name}: {outcome.reason}")
+        elif not self.quiet:
+            self._write(f"{job.name}: {_sentence(outcome)}")
+        if not self.quiet:
+            for warning in outcome.warnings:
+                self._write(f"{job.name}: warning: {warning}")
+
+    def finish(self, jobs: Sequence[Job] = ()) -> int:
+        """Tell about jobs that need no work, sum up, and give the exit status."""
+        for job in jobs:
+            if job.problem:
+                self.tell(_Outcome(job, "failed", job.problem))
+            elif job.skipped:
+                self.tell(_Outcome(job, "skipped", job.skipped))
+        if self.total > 1 and not self.quiet:
+            self._write(", ".join(f"{n} {what}" for what, n in self.counts.items() if n))
+        return SOME_FAILED if self.counts["failed"] else DONE
+
+    def _write(self, line: str) -> None:
+        if self.bars:
+            from tqdm import tqdm
+
+            tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)  # noqa: T201
+
+
+def _sentence(outcome: _Outcome) -> str:
+    if outcome.status == "skipped":
+        return f"skipped. {outcome.reason}"
+    facts = outcome.facts
+    width, height = facts["output_size"]
+    frames = f", {facts['frames']} frames" if facts["frames"] > 1 else ""
+    target = outcome.job.target or "standard output"
+    if outcome.status == "planned":
+        return (
+            f"{target}, {width}x{height}{frames}: {facts['plan']}, "
+            f"{_duration(facts['estimated_seconds'])}"
+        )
+    return f"{target}, {width}x{height}{frames}, {facts['seconds']:.1f} s"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"about {seconds:.0f} s" if seconds >= 1 else "less than 1 s"
+    return f"about {seconds / 60:.0f} min" if seconds < 6000 else f"about {seconds / 3600:.1f} h"
+
+
+def _run(args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[SuperResolver]) -> int:
+    """Do the jobs, one worker for each device, and report in the main thread.
+
+    Workers are threads so that Ctrl-C only ever interrupts the main thread:
+    a worker ends at its next step, in order, and leaves no half file.
+    """
+    report = _Report(args, len(jobs))
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    outcomes: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
+    todo = [job for job in jobs if _is_open(job)]
+    for job in todo:
+        waiting.put(job)
+    stop = threading.Event()
+    warnings.simplefilter("ignore", PictureWarning)  # they are in the results too
+    previous = _catch_termination()
+    with _bars(report, len(todo), len(resolvers)) as (pictures, steps):
+
+        def work(resolver: SuperResolver, step: Callable[[str, int, int], None]) -> None:
+            while not stop.is_set():
+                try:
+                    job = waiting.get_nowait()
+                except queue.Empty:
+                    return
+
+                def progress(done: int, total: int, name: str = job.name) -> None:
+                    if stop.is_set():
+                        raise KeyboardInterrupt
+                    step(name, done, total)
+
+                try:
+                    outcomes.put(_upscale(args, job, resolver, progress))
+                except KeyboardInterrupt:
+                    return
+
+        workers = [
+            threading.Thread(target=work, args=pair, daemon=True)
+            for pair in zip(resolvers, steps, strict=True)
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            for _ in todo:
+                report.tell(_next(outcomes, workers))
+                pictures()
+        except BaseException:
+            stop.set()
+            for worker in workers:
+                worker.join()
+            raise
+        finally:
+            _restore_termination(previous)
+    return report.finish([job for job in jobs if not _is_open(job)])
+
+
+def _next(outcomes: queue.SimpleQueue[_Outcome], workers: Sequence[threading.Thread]) -> _Outcome:
+    """Wait for an outcome in short spells, since Windows delivers Ctrl-C only in between."""
+    while True:
+        alive = any(worker.is_alive() for worker in workers)
+        try:
+            return outcomes.get(timeout=0.2)
+        except queue.Empty:
+            if not alive:
+                raise RuntimeError("A worker ended without a result.") from None
+
+
+def _upscale(
+    args: argparse.Namespace,
+    job: Job,
+    resolver: SuperResolver,
+    progress: Callable[[int, int], None],
+) -> _Outcome:
+    """One picture; whatever goes wrong with it is its outcome."""
+    start = time.perf_counter()
+    source: Any = sys.stdin.buffer if job.source is None else job.source
+    target: Any = sys.stdout.buffer if job.target is None else job.target
+    try:
+        if job.target is not None:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+        result = resolver.upscale_file(
+            source, target, format=args.format, quality=args.quality, progress=progress
+        )
+        if job.target is None:
+            sys.stdout.buffer.flush()
+    except UpscaleError as error:
+        return _Outcome(job, "failed", str(error))
+    except OSError as error:
+        return _Outcome(job, "failed", f"{error.strerror or error}.")
+    except Exception as error:
+        # A defect must not end a batch either, but it is not passed off as the picture's fault.
+        reason = f"Internal error, please report it: {type(error).__name__}: {error}"
+        return _Outcome(job, "failed", " ".join(reason.split()))
+    facts = {
+        "output_size": result.size,
+        "frames": result.frames,
+        "seconds": round(time.perf_counter() - start, 3),
+        "device": str(resolver.device),
+    }
+    return _Outcome(job, "done", facts=facts, warnings=result.warnings)
+
+
+@contextmanager
+def _bars(
+    report: _Report, pictures: int, workers: int
+) -> Iterator[tuple[Callable[[], None], list[Callable[[str, int, int], None]]]]:
+    """Progress of the batch, and of each worker's picture, on a terminal."""
+    if not report.bars:
+        yield (lambda: None), [lambda name, done, total: None] * workers
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        total=pictures, unit="picture", desc="Pictures", disable=pictures < 2, dynamic_ncols=True
+    ) as whole:
+        below = 0 if pictures < 2 else 1
+        bars = [
+            tqdm(unit="step", position=below + index, leave=False, dynamic_ncols=True)
+            for index in range(min(workers, pictures))
+        ]
+
+        def mover(bar: Any) -> Callable[[str, int, int], None]:
+            def move(name: str, done: int, total: int) -> None:
+                if bar.desc != f"{_short(name)}: ":
+                    bar.reset(total)
+                    bar.set_description(_short(name), refresh=False)
+                bar.total = total
+                bar.update(done - bar.n)
+
+            return move
+
+        def advance() -> None:
+            whole.update()
+
+        moves = [mover(bar) for bar in bars]
+        try:
+            yield advance, moves + moves[:1] * (workers - len(moves))
+        finally:
+            for bar in bars:
+                bar.close()
+
+
+def _short(name: str) -> str:
+    name = os.path.basename(name) or name
+    return name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
+
+
+def _dry_run(args: argparse.Namespace, jobs: Sequence[Job], resolver: SuperResolver) -> int:
+    """Say what would be done, from the headers and a short trial of the speed."""
+    from srgan_infer.images import check_output, open_file
+
+    report = _Report(args, len(jobs))
+    speed = _seconds_per_pixel(resolver)
+    total = 0.0
+    for job in filter(_is_open, jobs):
+        try:
+            source: Any = sys.stdin.buffer if job.source is None else job.source
+            file = open_file(source)
+            width, height = file.size
+            size = (resolver.scale * width, resolver.scale * height)
+            target = job.target or (args.format or f"x.{file.format}")
+            lost = check_output(
+                target,
+                format=args.format,
+                size=size,
+                channels=file.channels,
+                dtype=file.dtype,
+                n_frames=file.n_frames,
+                quality=args.quality,
+            )
+            plan = resolver.plan(height, width)
+        except UpscaleError as error:
+            report.tell(_Outcome(job, "failed", str(error)))
+            continue
+        except OSError as error:
+            report.tell(_Outcome(job, "failed", f"{error.strerror or error}."))
+            continue
+        seconds = speed * width * height * file.n_frames
+        total += seconds
+        facts = {
+            "input_size": file.size,
+            "output_size": size,
+            "frames": file.n_frames,
+            "plan": str(plan),
+            "steps": plan.steps * file.n_frames,
+            "memory_bytes": plan.peak_bytes,
+            "estimated_seconds": round(seconds, 1),
+            "device": str(resolver.device),
+        }
+        report.tell(_Outcome(job, "planned", facts=facts, warnings=file.warnings + lost))
+    status = report.finish([job for job in jobs if not _is_open(job)])
+    if not report.quiet and report.total > 1:
+        print(f"{_duration(total)} in all", file=sys.stderr)  # noqa: T201
+    return status
+
+
+def _seconds_per_pixel(resolver: SuperResolver) -> float:
+    """Time of a small picture after one to warm up, for one input pixel."""
+    import numpy as np
+
+    trial = np.zeros((96, 96, 3), np.uint8)
+    resolver(trial)
+    start = time.perf_counter()
+    resolver(trial)
+    return (time.perf_counter() - start) / trial[..., 0].size
+
+
+def _catch_termination() -> Any:
+    """Let a polite kill end the command as Ctrl-C does, without a half file."""
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, end)
+
+
+def _restore_termination(previous: Any) -> None:
+    if previous is not None:
+        signal.signal(signal.SIGTERM, previous)
