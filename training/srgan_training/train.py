@@ -62,7 +62,7 @@ class TrainingError(Exception):
     """The run cannot go on; the message says what to do."""
 
 
-def train(config: TrainConfig, out: Path, progress: bool = True) -> Path:
+def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
     """Run one stage in a folder until its budget is spent.
 
     Parameters
@@ -77,8 +77,9 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> Path:
 
     Returns
     -------
-    Path
-        The checkpoint.
+    bool
+        Whether the budget is spent; False after Ctrl-C or SIGTERM, when the
+        run is saved and can go on.
 
     Raises
     ------
@@ -278,7 +279,7 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> Path:
     if written is not None:
         written.close()
     accelerator.end_training()
-    return checkpoint
+    return not stop
 
 
 def precision(config: TrainConfig) -> str:
@@ -582,11 +583,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.data:
             data = dataclasses.replace(config.data, folders=tuple(options.data))
             config = dataclasses.replace(config, data=data)
-        train(config, options.out, progress=not options.quiet)
+        finished = train(config, options.out, progress=not options.quiet)
     except (DataError, TrainingError, ValueError, FileNotFoundError) as error:
         log.error("error: %s", error)
         return 1
-    return 0
+    return 0 if finished else 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

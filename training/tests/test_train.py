@@ -133,7 +133,7 @@ def test_ctrl_c_saves_and_ends_cleanly(pictures: Path, tmp_path: Path) -> None:
     wait_for_step(process, tmp_path, 7)
     process.send_signal(signal.SIGINT)
     process.wait(timeout=60)
-    assert process.returncode == 0
+    assert process.returncode == 130
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"]
     assert saved == max(losses(tmp_path))
 
