@@ -338,15 +338,14 @@ def from_pil(image: Image.Image) -> tuple[Picture, Metadata]:
         return _picture(PilRows(image, 1, channels, dtype, decode)), metadata
 
 
-def to_pil(color: Array, alpha: Array | None, like_mode: str, metadata: Metadata) -> Image.Image:
+def to_pil(pixels: Array, like_mode: str, metadata: Metadata) -> Image.Image:
     """Make a Pillow image of the kind that was given.
 
     Parameters
     ----------
-    color
-        (H, W, 1 | 3) uint8, uint16 or float32, as :func:`from_pil` gave it.
-    alpha
-        (H, W) of the same dtype, or None.
+    pixels
+        (H, W, 1 to 4) uint8, uint16 or float32 as :func:`from_pil` gave them,
+        alpha last.
     like_mode
         Mode of the image that came in. ``"1"`` becomes ``"L"``, palettes and
         CMYK become RGB(A); every other mode is kept.
@@ -358,7 +357,6 @@ def to_pil(color: Array, alpha: Array | None, like_mode: str, metadata: Metadata
     PictureError
         If Pillow has no mode for the pixels (16-bit colour).
     """
-    pixels = color if alpha is None else np.dstack([color, alpha])
     if pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if like_mode == "F":

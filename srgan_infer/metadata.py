@@ -222,7 +222,8 @@ def _read_text(image: Image.Image) -> tuple[PngText, ...]:
     return tuple(
         PngText(key, str(value), getattr(value, "lang", "") or "", getattr(value, "tkey", "") or "")
         for key, value in image.info.items()
-        if isinstance(value, str)
+        if isinstance(key, str)
+        and isinstance(value, str)
         and key != "XML:com.adobe.xmp"
         and not key.lower().startswith("raw profile type")
     )

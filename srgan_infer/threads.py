@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+MOST = 8
+
 
 def processors() -> int:
     """Processors that this process may use."""
@@ -24,28 +26,35 @@ class InOrder:
     consume
         Called with each result, in the thread that calls ``put`` or ``finish``.
     threads
-        How many; default one for each processor. At most two tasks for each
-        are in flight, so memory is bounded.
+        How many, default one for each processor up to eight; or another of
+        these, whose threads are shared. Two more tasks than threads are in
+        flight at most, so memory is bounded.
     """
 
-    def __init__(self, consume: Callable[[Any], None], threads: int | None = None) -> None:
-        self._threads = threads or processors()
-        self._pool = ThreadPoolExecutor(self._threads)
+    def __init__(
+        self, consume: Callable[[Any], None], threads: int | InOrder | None = None
+    ) -> None:
+        self._limit: int
+        self._pool: ThreadPoolExecutor
+        if isinstance(threads, InOrder):
+            self._limit, self._pool = threads._limit, threads._pool
+        else:
+            count = threads or min(processors(), MOST)
+            self._limit, self._pool = count + 2, ThreadPoolExecutor(count)
         self._waiting: deque[Future[Any]] = deque()
         self._consume = consume
 
     def put(self, task: Callable[..., Any], *arguments: Any) -> None:
         """Start a task; waits for the oldest if too many are in flight."""
         self._waiting.append(self._pool.submit(task, *arguments))
-        while self._waiting and (len(self._waiting) > 2 * self._threads or self._waiting[0].done()):
+        while self._waiting and (len(self._waiting) > self._limit or self._waiting[0].done()):
             self._consume(self._waiting.popleft().result())
 
     def finish(self) -> None:
-        """Hand on all results and let the threads end."""
+        """Wait for all results and hand them on."""
         while self._waiting:
             self._consume(self._waiting.popleft().result())
-        self.close()
 
     def close(self) -> None:
-        """Drop what has not begun and let the threads end."""
+        """Drop what has not begun, and let the threads end."""
         self._pool.shutdown(wait=True, cancel_futures=True)

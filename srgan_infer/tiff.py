@@ -110,7 +110,6 @@ class TiffWriter:
         if self._file is not self._stream:
             self._file.seek(0)
             shutil.copyfileobj(self._file, self._stream, 1 << 20)
-            self._file.close()
 
     def close(self) -> None:
         """Stop without finishing the file."""

@@ -162,6 +162,9 @@ class Sink(Protocol):
     def finish(self) -> None:
         """Write what is left."""
 
+    def close(self) -> None:
+        """Let go of threads and memory, finished or not."""
+
 
 class Writer:
     """Rows into one file, top to bottom, frame after frame.
@@ -286,12 +289,15 @@ def create(
             sink = TiffWriter(stream, size, kept, depth, metadata)
         else:
             sink = PillowSink(stream, kind, size, kept, metadata, n_frames, quality)
-        writer = Writer(sink, size, channels, kept, depth, name, warnings)
-        yield writer
-        if writer.rows != size[1] * n_frames:
-            raise ValueError(f"{writer.rows} of {size[1] * n_frames} rows were written.")
-        with _writing(name):
-            sink.finish()
+        try:
+            writer = Writer(sink, size, channels, kept, depth, name, warnings)
+            yield writer
+            if writer.rows != size[1] * n_frames:
+                raise ValueError(f"{writer.rows} of {size[1] * n_frames} rows were written.")
+            with _writing(name):
+                sink.finish()
+        finally:
+            sink.close()
 
 
 def _depth(kind: Format, dtype: np.dtype[Any], n_frames: int) -> np.dtype[Any]:
@@ -368,6 +374,10 @@ class PillowSink:
             buffer = io.BytesIO()
             first.save(buffer, self._kind.name, **self._options)
             self._stream.write(buffer.getbuffer())
+
+    def close(self) -> None:
+        """Drop the frames."""
+        self._frames = []
 
 
 def save_options(
