@@ -42,7 +42,10 @@ def from_array(array: Array) -> Picture:
             f"An array must be uint8, uint16 or float32, not {array.dtype}; "
             "convert it, floats to float32 between 0 and 1."
         )
-    _check(array, "array")
+    if array.size == 0:
+        raise PictureError(f"The array is empty ({_times(array.shape)}); give at least one pixel.")
+    if array.dtype == np.float32:
+        _check_range(array)
     pixels = array[..., None] if array.ndim == 2 else array
     channels = pixels.shape[2]
     if channels in (1, 3):
@@ -70,6 +73,10 @@ def check_tensor(tensor: Tensor) -> None:
             "A tensor must be C×H×W or N×C×H×W with 1 to 4 channels, "
             f"not {_times(tensor.shape)}; permute or split it."
         )
+    if tensor.numel() == 0:
+        raise PictureError(
+            f"The tensor is empty ({_times(tensor.shape)}); give at least one pixel."
+        )
     if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
         raise PictureError(
             f"A tensor must be uint8 or floating point between 0 and 1, not {tensor.dtype}; "
@@ -90,20 +97,16 @@ def to_tensor(array: Array, like: Tensor) -> Tensor:
     return torch.from_numpy(array).permute(2, 0, 1).to(like.device, like.dtype).contiguous()
 
 
-def _check(array: Array, what: str) -> None:
-    """Refuse pixels that do not exist or are no colours."""
-    if array.size == 0:
-        raise PictureError(f"The {what} is empty ({_times(array.shape)}); give at least one pixel.")
-    if array.dtype != np.float32:
-        return
+def _check_range(array: Array) -> None:
+    """Refuse floats that are no colours."""
     low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise PictureError(
-            f"The {what} holds NaN or infinite values; replace them, as with np.nan_to_num."
+            "The picture holds NaN or infinite values; replace them, as with np.nan_to_num."
         )
     if low < 0 or high > 1:
         raise PictureError(
-            f"A float {what} must lie between 0 and 1, not {low:g} to {high:g}; scale or clip it."
+            f"Floats must lie between 0 and 1, not {low:g} to {high:g}; scale or clip them."
         )
 
 

@@ -530,6 +530,8 @@ def push(
         store(weights, Path(folder))
         try:
             url = api.create_repo(repo, private=private, exist_ok=True)
+            if revision is not None:
+                api.create_branch(url.repo_id, branch=revision, exist_ok=True)
             api.upload_folder(
                 repo_id=url.repo_id,
                 folder_path=folder,

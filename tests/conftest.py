@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# The networks of the tests are so small that sharing out their work costs more than it saves.
+torch.set_num_threads(1)
+
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 
 
@@ -50,11 +53,17 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.refuse(401, "Unauthorized")
+
     def do_HEAD(self) -> None:
         self.do_GET(body=False)
 
     def do_GET(self, body: bool = True) -> None:
         self.server.requests.append(f"{self.command} {self.path}")
+        if self.path.startswith("/api/"):
+            return self.refuse(401, "Unauthorized")
         owner, name, _, revision, file = self.path.lstrip("/").split("/")
         repo = f"{owner}/{name}"
         if self.server.mode == "private":
@@ -121,4 +130,16 @@ def make_model(folder: Path, seed: int = 0, half: bool = False) -> Path:
     config = GeneratorConfig(channels=8, blocks=2, input_skip="bilinear")
     generator = Generator(config)
     weights.save(folder, config, generator.state_dict(), "---\nlicense: mit\n---\n", half)
+    return folder
+
+
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tiny random models in the place of the bundled ones."""
+    from srgan_infer import weights
+
+    folder = tmp_path / "bundled-models"
+    make_model(folder / "srresnet", seed=1)
+    make_model(folder / "srgan", seed=2)
+    monkeypatch.setattr(weights, "BUNDLED_FOLDER", folder)
     return folder

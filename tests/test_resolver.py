@@ -1,0 +1,474 @@
+"""The public class: what goes in comes out in kind, four times as large."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import COMMITS, Hub, make_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from srgan_infer import PictureError, SuperResolver, WeightsError, weights
+from srgan_infer.errors import PictureWarning
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def sr(tmp_path_factory: pytest.TempPathFactory) -> SuperResolver:
+    return SuperResolver.from_pretrained(make_model(tmp_path_factory.mktemp("model")))
+
+
+def pixels(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    values = RANDOM.random(shape)
+    if dtype == np.float32:
+        return values.astype(np.float32)
+    return (values * np.iinfo(dtype).max).round().astype(dtype)
+
+
+def reference(sr: SuperResolver, rgb: np.ndarray) -> np.ndarray:
+    """Inference on the whole picture, H×W×3 float in [0, 1], not rounded."""
+    x = torch.from_numpy(rgb).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        y = weights.build(sr._weights)(x)
+    return y[0].permute(1, 2, 0).clamp(0, 1).numpy()
+
+
+class TestArrays:
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+    @pytest.mark.parametrize("layout", [(), (1,), (2,), (3,), (4,)])
+    def test_layout_and_dtype_come_back(
+        self, sr: SuperResolver, dtype: Any, layout: tuple[int, ...]
+    ) -> None:
+        given_ = pixels((5, 7, *layout), dtype)
+        kept = given_.copy()
+        big = sr(given_)
+        assert big.shape == (20, 28, *layout)
+        assert big.dtype == dtype
+        assert np.array_equal(given_, kept)
+
+    def test_the_values_are_the_networks(self, sr: SuperResolver) -> None:
+        rgb = pixels((9, 6, 3), np.float32)
+        assert np.abs(sr(rgb) - reference(sr, rgb)).max() <= 1e-4
+
+    @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535)])
+    def test_integers_are_rounded(self, sr: SuperResolver, dtype: Any, top: int) -> None:
+        rgb = pixels((8, 8, 3), dtype)
+        expected = reference(sr, (rgb / top).astype(np.float32)) * top
+        assert np.abs(sr(rgb) - expected).max() <= 0.5 + 1e-4 * top
+
+    def test_memory_order_does_not_matter(self, sr: SuperResolver) -> None:
+        rgb = pixels((8, 5, 3), np.uint8)
+        for other in (np.asfortranarray(rgb), rgb[::-1][::-1], rgb.copy()[:, ::1]):
+            assert np.array_equal(sr(other), sr(rgb))
+        flipped = rgb[:, ::-1]
+        assert np.array_equal(sr(flipped), sr(np.ascontiguousarray(flipped)))
+
+    def test_read_only_arrays(self, sr: SuperResolver) -> None:
+        rgb = pixels((4, 4, 3), np.uint8)
+        rgb.flags.writeable = False
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sr(rgb)
+
+    def test_opaque_alpha_changes_nothing(self, sr: SuperResolver) -> None:
+        rgba = pixels((6, 6, 4), np.uint8)
+        rgba[..., 3] = 255
+        big = sr(rgba)
+        assert (big[..., 3] == 255).all()
+        assert np.array_equal(big[..., :3], sr(np.ascontiguousarray(rgba[..., :3])))
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+    def test_colour_under_transparent_pixels_does_not_bleed(
+        self, sr: SuperResolver, dtype: Any
+    ) -> None:
+        top = 1 if dtype == np.float32 else np.iinfo(dtype).max
+        sprite = np.full((12, 12, 4), top, dtype)
+        sprite[:, 6:, 3] = 0
+        results = []
+        for hidden in (0, top):
+            sprite[:, 6:, :3] = hidden
+            results.append(sr(sprite))
+        assert np.array_equal(*results)
+
+    @settings(max_examples=25, deadline=None)
+    @given(
+        height=st.integers(1, 40),
+        width=st.integers(1, 40),
+        tile=st.integers(1, 48),
+        channels=st.sampled_from([1, 3, 4]),
+    )
+    def test_tiles_do_not_show(
+        self, sr: SuperResolver, height: int, width: int, tile: int, channels: int
+    ) -> None:
+        picture = pixels((height, width, channels), np.uint8)
+        whole = sr(picture, tile=None).astype(int)
+        tiled = sr(picture, tile=tile).astype(int)
+        difference = np.abs(whole - tiled)
+        assert difference.max() <= 1
+        assert (difference == 0).mean() >= 0.999 or difference.sum() <= 1
+
+    @pytest.mark.parametrize(
+        ("array", "expected"),
+        [
+            (np.zeros(5, np.uint8), "not 5;"),
+            (np.zeros((2, 3, 4, 3), np.uint8), "2×3×4×3"),
+            (np.zeros((3, 20, 30), np.uint8), "channels last"),
+            (np.zeros((4, 4, 5), np.uint8), "1 to 4 channels"),
+            (np.zeros((4, 4, 3), np.int64), "int64"),
+            (np.zeros((4, 4, 3), np.float64), "float64"),
+            (np.zeros((4, 4), bool), "bool"),
+            (np.zeros((0, 4, 3), np.uint8), "empty"),
+            (np.full((4, 4), np.nan, np.float32), "NaN"),
+            (np.full((4, 4), np.inf, np.float32), "NaN or infinite"),
+            (np.full((4, 4), 255, np.float32), "between 0 and 1, not 255 to 255"),
+            (np.full((4, 4), -0.1, np.float32), "between 0 and 1"),
+        ],
+    )
+    def test_what_is_no_picture(self, sr: SuperResolver, array: np.ndarray, expected: str) -> None:
+        with pytest.raises(PictureError, match=expected) as caught:
+            sr(array)
+        assert str(caught.value).count(". ") == 0
+
+    def test_what_is_not_even_an_array(self, sr: SuperResolver) -> None:
+        for thing in (None, 3, [[1, 2], [3, 4]], b"abc"):
+            with pytest.raises(PictureError, match="A picture is a PIL image"):
+                sr(thing)  # type: ignore[call-overload]
+
+
+class TestTensors:
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.float16])
+    @pytest.mark.parametrize("shape", [(3, 5, 7), (1, 5, 7), (2, 5, 7), (2, 4, 5, 7), (1, 3, 5, 7)])
+    def test_layout_and_dtype_come_back(
+        self, sr: SuperResolver, dtype: torch.dtype, shape: tuple[int, ...]
+    ) -> None:
+        values = torch.rand(shape)
+        given_ = (values * 255).to(dtype) if dtype == torch.uint8 else values.to(dtype)
+        big = sr(given_)
+        assert big.shape == (*shape[:-2], 20, 28)
+        assert big.dtype == dtype
+        assert big.device == given_.device
+
+    def test_same_values_as_an_array(self, sr: SuperResolver) -> None:
+        array = pixels((6, 5, 3), np.uint8)
+        tensor = torch.from_numpy(array).permute(2, 0, 1)
+        assert np.array_equal(sr(tensor).permute(1, 2, 0).numpy(), sr(array))
+
+    def test_each_of_a_batch_for_itself(self, sr: SuperResolver) -> None:
+        batch = torch.rand(3, 3, 4, 6)
+        assert torch.equal(sr(batch)[1], sr(batch[1]))
+
+    def test_gradients_are_not_tracked(self, sr: SuperResolver) -> None:
+        assert not sr(torch.rand(3, 4, 4, requires_grad=True)).requires_grad
+
+    @pytest.mark.parametrize(
+        ("tensor", "expected"),
+        [
+            (torch.zeros(4, 4), "C×H×W"),
+            (torch.zeros(20, 30, 3), "permute"),
+            (torch.zeros(3, 4, 4, dtype=torch.int32), "int32"),
+            (torch.zeros(3, 0, 4), "empty"),
+            (torch.zeros(0, 3, 4, 4), "empty"),
+            (torch.full((3, 4, 4), 2.0), "between 0 and 1"),
+            (torch.full((3, 4, 4), torch.nan), "NaN"),
+        ],
+    )
+    def test_what_is_no_picture(
+        self, sr: SuperResolver, tensor: torch.Tensor, expected: str
+    ) -> None:
+        with pytest.raises(PictureError, match=expected):
+            sr(tensor)
+
+
+class TestImages:
+    @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "YCbCr", "LAB", "HSV", "I;16"])
+    def test_modes_come_back(self, sr: SuperResolver, mode: str) -> None:
+        if mode == "I;16":
+            image = Image.fromarray(pixels((5, 7), np.uint16))
+        else:
+            image = Image.fromarray(pixels((5, 7, 3), np.uint8)).convert("RGB")
+            if mode == "LAB":
+                image = Image.frombytes("LAB", image.size, image.tobytes())
+            else:
+                image = image.convert(mode)
+        big = sr(image)
+        assert (big.mode, big.size) == (mode, (28, 20))
+
+    @pytest.mark.parametrize(("mode", "result"), [("1", "L"), ("P", "RGB"), ("CMYK", "RGB")])
+    def test_modes_that_must_change(self, sr: SuperResolver, mode: str, result: str) -> None:
+        image = Image.fromarray(pixels((5, 7, 3), np.uint8)).convert(mode)
+        assert sr(image).mode == result
+
+    def test_same_pixels_as_an_array(self, sr: SuperResolver) -> None:
+        array = pixels((6, 5, 3), np.uint8)
+        assert np.array_equal(np.asarray(sr(Image.fromarray(array))), sr(array))
+
+    def test_a_path_gives_an_upright_image(self, sr: SuperResolver, tmp_path: Path) -> None:
+        image = Image.fromarray(pixels((5, 7, 3), np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(tmp_path / "turned.png", exif=exif)
+        for path in (tmp_path / "turned.png", str(tmp_path / "turned.png")):
+            big = sr(path)
+            assert isinstance(big, Image.Image)
+            assert big.size == (20, 28)
+        upright = image.transpose(Image.Transpose.ROTATE_270)
+        assert np.array_equal(np.asarray(big), np.asarray(sr(upright)))
+
+    def test_a_path_to_nothing(self, sr: SuperResolver, tmp_path: Path) -> None:
+        with pytest.raises(PictureError, match=r"nothing\.png"):
+            sr(tmp_path / "nothing.png")
+
+
+class TestFiles:
+    @pytest.fixture
+    def photo(self, tmp_path: Path) -> Path:
+        path = tmp_path / "photo ünïcode 100%.png"
+        Image.fromarray(pixels((30, 50, 3), np.uint8)).save(path)
+        return path
+
+    def test_same_pixels_as_in_memory(self, sr: SuperResolver, photo: Path, tmp_path: Path) -> None:
+        for name in ("big.png", "big.tif"):
+            result = sr.upscale_file(photo, tmp_path / name)
+            assert result.size == (200, 120)
+            assert result.frames == 1
+            with Image.open(tmp_path / name) as big, Image.open(photo) as small:
+                assert np.array_equal(np.asarray(big), np.asarray(sr(small)))
+
+    def test_alpha_in_bands_equals_alpha_in_memory(self, sr: SuperResolver, tmp_path: Path) -> None:
+        Image.fromarray(pixels((40, 9, 4), np.uint8)).save(tmp_path / "sprite.png")
+        sr.upscale_file(tmp_path / "sprite.png", tmp_path / "big.png", tile=3)
+        with Image.open(tmp_path / "big.png") as big, Image.open(tmp_path / "sprite.png") as small:
+            difference = np.asarray(big).astype(int) - np.asarray(sr(small))
+        assert np.abs(difference).max() <= 1
+        assert (difference[..., 3] == 0).all()
+
+    def test_file_objects(self, sr: SuperResolver, photo: Path, tmp_path: Path) -> None:
+        sr.upscale_file(photo, tmp_path / "big.png")
+        target = io.BytesIO()
+        sr.upscale_file(io.BytesIO(photo.read_bytes()), target)
+        with Image.open(target) as one, Image.open(tmp_path / "big.png") as two:
+            assert one.format == "PNG"
+            assert np.array_equal(np.asarray(one), np.asarray(two))
+
+    def test_format_and_quality(self, sr: SuperResolver, photo: Path, tmp_path: Path) -> None:
+        sizes = {}
+        for quality in (30, 95):
+            sr.upscale_file(photo, tmp_path / "out", format="jpeg", quality=quality)
+            sizes[quality] = (tmp_path / "out").stat().st_size
+            with Image.open(tmp_path / "out") as image:
+                assert image.format == "JPEG"
+        assert sizes[30] < sizes[95]
+
+    def test_progress_counts_to_the_end(
+        self, sr: SuperResolver, photo: Path, tmp_path: Path
+    ) -> None:
+        seen: list[tuple[int, int]] = []
+        sr.upscale_file(
+            photo, tmp_path / "o.png", tile=10, progress=lambda *step: seen.append(step)
+        )
+        total = seen[-1][1]
+        assert seen == [(step, total) for step in range(1, total + 1)]
+        assert total > 1
+
+    def test_progress_over_the_frames_of_an_animation(
+        self, sr: SuperResolver, tmp_path: Path
+    ) -> None:
+        frames = [Image.fromarray(pixels((6, 6, 3), np.uint8)) for _ in range(3)]
+        frames[0].save(
+            tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=[50, 60, 70]
+        )
+        seen: list[tuple[int, int]] = []
+        result = sr.upscale_file(
+            tmp_path / "a.gif", tmp_path / "b.gif", progress=lambda *step: seen.append(step)
+        )
+        assert result.frames == 3
+        assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
+        assert seen[-1] == (len(seen), len(seen))
+        with Image.open(tmp_path / "b.gif") as big:
+            assert big.n_frames == 3
+            assert big.size == (24, 24)
+
+    def test_a_bar_on_stderr(
+        self,
+        sr: SuperResolver,
+        photo: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        sr.upscale_file(photo, tmp_path / "o.png", progress=True)
+        captured = capsys.readouterr()
+        assert "100%" in captured.err
+        assert captured.out == ""
+        sr.upscale_file(photo, tmp_path / "o.png")
+        assert capsys.readouterr().err == ""
+
+    def test_what_is_lost_is_warned_of(self, sr: SuperResolver, tmp_path: Path) -> None:
+        Image.fromarray(pixels((4, 4, 4), np.uint8)).save(tmp_path / "sprite.png")
+        with pytest.warns(PictureWarning, match="transparency"):
+            result = sr.upscale_file(tmp_path / "sprite.png", tmp_path / "flat.jpg")
+        assert any("transparency" in sentence for sentence in result.warnings)
+
+    def test_a_failure_keeps_the_old_file(
+        self, sr: SuperResolver, photo: Path, tmp_path: Path
+    ) -> None:
+        target = tmp_path / "old.png"
+        target.write_bytes(b"old")
+        before = sorted(tmp_path.iterdir())
+
+        def fail(done: int, total: int) -> None:
+            if done == 3:
+                raise RuntimeError("enough")
+
+        with pytest.raises(RuntimeError, match="enough"):
+            sr.upscale_file(photo, target, tile=4, progress=fail)
+        assert target.read_bytes() == b"old"
+        assert sorted(tmp_path.iterdir()) == before
+
+    def test_impossible_targets_are_refused_before_computing(
+        self, sr: SuperResolver, photo: Path, tmp_path: Path
+    ) -> None:
+        steps: list[int] = []
+        for name in ("o.xyz", "missing folder/o.png"):
+            with pytest.raises(PictureError):
+                sr.upscale_file(photo, tmp_path / name, progress=lambda done, _: steps.append(done))
+        assert not steps
+
+
+class TestOptions:
+    def test_tile_and_memory_at_construction_and_per_call(self, model_folder: Path) -> None:
+        sr = SuperResolver.from_pretrained(model_folder, tile=16)
+        assert (
+            sr.plan(64, 64).steps > SuperResolver.from_pretrained(model_folder).plan(64, 64).steps
+        )
+        assert sr.plan(64, 64, tile=None).steps == 1
+        wide, narrow = (sr.plan(500, 500, tile="auto", max_memory=m) for m in ("1GB", "5MB"))
+        assert narrow.peak_bytes <= 5e6
+        assert narrow.peak_bytes < wide.peak_bytes
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"tile": 0},
+            {"tile": "big"},
+            {"max_memory": "many"},
+            {"device": "abacus"},
+            {"dtype": "float8"},
+            {"strength": 2},
+        ],
+    )
+    def test_values_that_mean_nothing(self, bundled: Path, options: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"\.$"):
+            SuperResolver.from_pretrained(**options)(np.zeros((2, 2), np.uint8))
+
+    def test_strength(self, bundled: Path) -> None:
+        picture = pixels((6, 6, 3), np.float32)
+        faithful, perceptual = (
+            SuperResolver.from_pretrained(name)(picture) for name in ("srresnet", "srgan")
+        )
+        assert np.array_equal(SuperResolver.from_pretrained(strength=0)(picture), faithful)
+        assert np.array_equal(SuperResolver.from_pretrained(strength=1)(picture), perceptual)
+        assert np.array_equal(SuperResolver.from_pretrained()(picture), perceptual)
+        between = SuperResolver.from_pretrained(strength=0.5)
+        assert not np.array_equal(between(picture), faithful)
+        assert not np.array_equal(between(picture), perceptual)
+        with pytest.raises(ValueError, match="does not go with model 'srresnet'"):
+            SuperResolver.from_pretrained("srresnet", strength=0.5)
+
+    def test_several_threads_give_what_one_gives(self, sr: SuperResolver) -> None:
+        pictures = [pixels((11 + n, 17 - n, 3), np.uint8) for n in range(6)]
+        expected = [sr(picture) for picture in pictures]
+        found: dict[int, np.ndarray] = {}
+
+        def work(first: int) -> None:
+            for index in range(first, len(pictures), 3):
+                found[index] = sr(pictures[index], tile=8)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for index, one in enumerate(expected):
+            assert np.abs(found[index].astype(int) - one).max() <= 1
+
+    def test_what_an_instance_says_of_itself(self, model_folder: Path) -> None:
+        sr = SuperResolver.from_pretrained(model_folder, device="cpu")
+        assert sr.scale == sr.config.scale == 4
+        assert sr.sha256 == weights.load(model_folder).sha256
+        assert "cpu" in repr(sr)
+
+
+class TestSaving:
+    def test_save_and_load(self, model_folder: Path, tmp_path: Path) -> None:
+        sr = SuperResolver.from_pretrained(model_folder)
+        sr.save_pretrained(tmp_path / "copy")
+        again = SuperResolver.from_pretrained(tmp_path / "copy")
+        assert again.sha256 == sr.sha256
+        assert (tmp_path / "copy" / "README.md").is_file()
+        sr.save_pretrained(model_folder)
+        assert SuperResolver.from_pretrained(model_folder).sha256 == sr.sha256
+
+    def test_a_blend_can_be_saved(self, bundled: Path, tmp_path: Path) -> None:
+        sr = SuperResolver.from_pretrained(strength=0.3)
+        sr.save_pretrained(tmp_path / "blend")
+        again = SuperResolver.from_pretrained(tmp_path / "blend")
+        picture = pixels((5, 5, 3), np.uint8)
+        assert np.array_equal(again(picture), sr(picture))
+        card = (tmp_path / "blend" / "README.md").read_text(encoding="utf-8")
+        assert card.startswith("---\nlicense: mit\n")
+        assert "0.3" in card
+
+    def test_from_the_hub(self, hub: Hub, model_folder: Path, tmp_path: Path) -> None:
+        hub.add("user/repo", model_folder, COMMITS["v1"])
+        sr = SuperResolver.from_pretrained("user/repo", revision="v1", cache_dir=tmp_path / "c")
+        sr.save_pretrained(tmp_path / "copy")
+        assert sr.sha256 == SuperResolver.from_pretrained(model_folder).sha256
+        assert not os.path.islink(tmp_path / "copy" / "model.safetensors")
+
+    def test_push(self, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import huggingface_hub
+
+        calls: list[tuple[str, dict[str, Any]]] = []
+
+        class Api:
+            def __init__(self, **options: Any) -> None:
+                calls.append(("login", options))
+
+            def create_repo(self, repo_id: str, **options: Any) -> Any:
+                calls.append(("create", {"repo_id": repo_id, **options}))
+                return huggingface_hub.RepoUrl(
+                    f"http://hub.example/{repo_id}", endpoint="http://hub.example"
+                )
+
+            def create_branch(self, repo_id: str, **options: Any) -> None:
+                calls.append(("branch", options))
+
+            def upload_folder(self, **options: Any) -> None:
+                names = {path.name for path in Path(options["folder_path"]).iterdir()}
+                calls.append(("upload", {**options, "names": names}))
+
+        monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+        sr = SuperResolver.from_pretrained(model_folder)
+        url = sr.push_to_hub("user/repo", private=True, token="hf_x", revision="v2")
+        assert url == "http://hub.example/user/repo"
+        assert [name for name, _ in calls] == ["login", "create", "branch", "upload"]
+        assert calls[0][1]["token"] == "hf_x"
+        assert calls[1][1]["private"] is True
+        assert calls[2][1]["branch"] == calls[3][1]["revision"] == "v2"
+        assert calls[3][1]["names"] == {"config.json", "model.safetensors", "README.md"}
+
+    def test_push_without_permission(self, hub: Hub, model_folder: Path) -> None:
+        hub.mode = "private"
+        sr = SuperResolver.from_pretrained(model_folder)
+        with pytest.raises(WeightsError, match="hf auth login"):
+            sr.push_to_hub("user/repo", token="hf_wrong")
