@@ -197,7 +197,7 @@ def test_a_dry_run_shows_what_would_go_and_sends_nothing(hub: Hub, folder: Path)
 def test_a_folder_arrives_in_one_commit_and_a_repetition_makes_none(hub: Hub, folder: Path) -> None:
     result = run(hub, folder, "--message", "First weights")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == f"{hub.url}/someone/tiny/commit/{1:040x}"
+    assert result.stdout.strip() == f"{hub.url}/someone/tiny"
     assert hub.repos["someone/tiny"] == model_files(folder)
     assert hub.commits == ["First weights"]
     assert run(hub, folder).returncode == 0
@@ -214,16 +214,11 @@ def test_an_upload_that_fails_is_completed_by_repeating_it(
     assert failed.returncode == 1
     assert failed.stderr.count("\n") == 1
     assert "someone/tiny failed" in failed.stderr
-    assert "run the same command again" in failed.stderr
+    assert "try again" in failed.stderr
     assert not hub.commits
     assert run(hub, folder).returncode == 0
     assert hub.repos["someone/tiny"] == model_files(folder)
     assert hub.puts == 1, "what had arrived is not sent twice"
-
-
-def test_a_name_that_is_none_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert publish.main([str(folder), "some one/tiny"]) == 1
-    assert "some one/tiny was not uploaded" in capsys.readouterr().err
 
 
 def test_a_wrong_token_is_named(hub: Hub, folder: Path) -> None:
@@ -241,7 +236,7 @@ def test_a_folder_that_is_no_model_is_not_sent(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(publish, "HfApi", lambda **_: pytest.fail("the Hub was asked"))
+    monkeypatch.setattr(weights, "push", lambda *_, **__: pytest.fail("the Hub was asked"))
     if what == "weights":
         content = bytearray((folder / weights.WEIGHTS_FILE).read_bytes())
         content[-1] ^= 1

@@ -1,0 +1,199 @@
+"""Model cards: YAML front matter and Markdown, written from the runs that made a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from srgan_training.config import TrainConfig
+from srgan_training.runs import Folder, Stage
+from srgan_training.tables import table
+
+LIMITS = """\
+Trained for ×{scale} on pictures reduced by antialiased bicubic{degraded}. Blur, noise or \
+compression of other kinds are enlarged with the rest. {invents}Not meant for evidence: faces, \
+text and licence plates below a few pixels a stroke cannot be recovered."""
+
+
+def results_table(means: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """PSNR / SSIM and feature distance of bicubic and of the model, a row for each set."""
+    rows = []
+    for collection, of in means.items():
+        row = [collection]
+        for version in ("bicubic", "model"):
+            values = of[version]
+            distance = values["feature_distance"]
+            row.append(f"{values['psnr']:.2f} / {values['ssim']:.4f}")
+            row.append("" if distance is None else f"{distance:.4f}")
+        rows.append(row)
+    head = ["", "bicubic", "feature distance", "this model", "feature distance"]
+    return table(head, rows)
+
+
+def make_card(
+    name: str,
+    stages: Sequence[Stage],
+    *,
+    parameters: int,
+    machine: str,
+    folders: Sequence[Folder],
+    means: Mapping[str, Mapping[str, Mapping[str, Any]]] | None,
+) -> str:
+    """The model card: YAML front matter and Markdown.
+
+    Parameters
+    ----------
+    name
+        Of the model.
+    stages
+        The runs that made it, first to last.
+    parameters
+        Number of weights.
+    machine
+        What it was trained on.
+    folders
+        The pictures it was trained on; empty if unknown.
+    means
+        From :func:`results`, or None if it was not evaluated.
+    """
+    last = stages[-1].config
+    scale = last.generator.scale
+    adversarial = last.loss.adversarial_weight > 0
+    minutes = sum(stage.seconds for stage in stages) / 60
+    evaluations = [
+        EvalResult(
+            task_type="image-to-image",
+            task_name=f"×{scale} super-resolution",
+            dataset_type=collection.lower().replace(" ", "-"),
+            dataset_name=collection,
+            metric_type=metric,
+            metric_name=title,
+            metric_value=round(of["model"][metric], digits),
+        )
+        for collection, of in (means or {}).items()
+        for metric, title, digits in (("psnr", "PSNR on luma, dB", 2), ("ssim", "SSIM on luma", 4))
+    ]
+    front = ModelCardData(
+        license="mit",
+        library_name="srgan-infer",
+        pipeline_tag="image-to-image",
+        tags=["super-resolution", "srgan" if adversarial else "srresnet"],
+        model_name=name,
+        eval_results=evaluations or None,
+        training={
+            "stages": [
+                {
+                    "name": stage.config.name,
+                    "steps": stage.step,
+                    "minutes": round(stage.seconds / 60, 1),
+                    "batch": stage.config.batch,
+                    "crop": stage.config.data.crop,
+                    "seed": stage.config.seed,
+                }
+                for stage in stages
+            ],
+            "hardware": machine,
+            "pictures": sum(folder.pictures for folder in folders),
+        },
+    )
+    purpose = (
+        "sharp, with texture that is invented where the input holds none"
+        if adversarial
+        else "faithful: the highest PSNR, no invented texture"
+    )
+    network = last.generator
+    parts = [
+        f"---\n{front.to_yaml()}\n---\n",
+        f"# {name}\n",
+        f"A ×{scale} super-resolution generator (SRResNet/SRGAN, arXiv 1609.04802): {purpose}. "
+        f"{network.blocks} residual blocks of {network.channels} channels, {parameters:,} weights, "
+        "batch norm folded or absent.\n",
+        "```python\nfrom srgan_infer import SuperResolver\n\n"
+        f'big = SuperResolver.from_pretrained("{name}")(picture)\n```\n',
+        "## Results\n",
+        "PSNR (dB) / SSIM on BT.601 luma, 4 pixels cut from each border, 8-bit pictures. SSIM: "
+        "Gaussian 11×11, σ 1.5. Feature distance: squared, relative to the original's, mean over "
+        "five layers; lower is closer.\n\n" + results_table(means)
+        if means
+        else "Not evaluated.\n",
+        "## Training data\n",
+        table(
+            ["folder", "pictures", "what", "licence"],
+            [[f.name, f"{f.pictures:,}", f.what or "not described", f.licence] for f in folders],
+            text=(0, 2, 3),
+        )
+        if folders
+        else "Not recorded.\n",
+        "## Training\n",
+        table(
+            ["stage", "steps", "minutes", "batch", "crop (low-resolution)", "seed"],
+            [
+                [
+                    stage.config.name,
+                    f"{stage.step:,}",
+                    f"{stage.seconds / 60:.1f}",
+                    str(stage.config.batch),
+                    f"{stage.config.data.crop}×{stage.config.data.crop}",
+                    str(stage.config.seed),
+                ]
+                for stage in stages
+            ],
+        ),
+        f"Hardware: {machine}. Wall time: {minutes:.1f} minutes.\n",
+    ]
+    for stage in stages:
+        recipe = to_toml(dataclasses.asdict(without_paths(stage.config)))
+        parts.append(
+            f"<details><summary>Recipe of {stage.config.name}</summary>\n\n"
+            f"```toml\n{recipe}```\n\n</details>\n"
+        )
+    degraded = last.data.blur or last.data.noise or last.data.jpeg
+    parts += [
+        "## Limits\n",
+        LIMITS.format(
+            scale=scale,
+            degraded=" and then blurred, noisy or JPEG-compressed" if degraded else "",
+            invents="Texture is plausible, not true. " if adversarial else "",
+        )
+        + "\n",
+    ]
+    return "\n".join(parts)
+
+
+def without_paths(config: TrainConfig) -> TrainConfig:
+    """The settings with only the last part of every path: the rest is nobody's business."""
+    folders = tuple(Path(folder).name for folder in config.data.folders)
+    network = Path(config.loss.feature_network).name
+    return replace(
+        config,
+        start=Path(config.start).name,
+        data=replace(config.data, folders=folders),
+        loss=replace(config.loss, feature_network=network),
+    )
+
+
+def to_toml(values: Mapping[str, Any], path: str = "") -> str:
+    """Settings as TOML that training accepts: scalars, arrays, inline and nested tables."""
+    lines, tables = [], []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and path == "":
+            tables.append((key, value))
+        else:
+            lines.append(f"{key} = {toml_value(value)}\n")
+    text = "".join(lines)
+    return text + "".join(f"\n[{key}]\n{to_toml(value, key)}" for key, value in tables)
+
+
+def toml_value(value: Any) -> str:
+    """One value as TOML; JSON's notation is TOML's but for tables."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

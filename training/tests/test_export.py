@@ -1,0 +1,207 @@
+"""From a training run to a model folder with its card."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+from srgan_training import export
+from srgan_training.config import (
+    DataConfig,
+    LossConfig,
+    OptimizerConfig,
+    TrainConfig,
+    load_config,
+)
+from srgan_training.generator import TrainingGenerator
+from srgan_training.train import CHECKPOINT
+
+from srgan_infer import SuperResolver, weights
+from srgan_infer.generator import GeneratorConfig
+
+
+def trained(config: TrainConfig) -> TrainingGenerator:
+    """A generator whose batch norm, if any, has seen pictures."""
+    torch.manual_seed(config.seed)
+    model = TrainingGenerator(config.generator, batch_norm=config.batch_norm)
+    model.train()
+    for _ in range(5):
+        model(torch.rand(2, 3, 12, 12) * 2 - 0.5)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.2, 0.2)
+    return model.eval()
+
+
+def write_run(folder: Path, config: TrainConfig, **changes: Any) -> TrainingGenerator:
+    folder.mkdir(parents=True)
+    model = trained(config)
+    values = {
+        "config": dataclasses.asdict(config),
+        "average": model.state_dict(),
+        "step": 1200,
+        "seconds": 90.0,
+        **changes,
+    }
+    torch.save(values, folder / CHECKPOINT)
+    return model
+
+
+def small(**changes: Any) -> TrainConfig:
+    generator = GeneratorConfig(channels=8, blocks=2, input_skip="nearest")
+    return dataclasses.replace(TrainConfig(generator=generator, steps=1200), **changes)
+
+
+def front_matter(card: str) -> Any:
+    data: Any = ModelCard(card).data
+    return data.to_dict()
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_the_exported_model_computes_what_was_trained(tmp_path: Path, batch_norm: bool) -> None:
+    model = write_run(tmp_path / "run", small(batch_norm=batch_norm))
+    assert export.main([str(tmp_path / "run"), str(tmp_path / "m")]) == 0
+    picture = np.random.default_rng(0).random((20, 17, 3), dtype=np.float32)
+    big = SuperResolver.from_pretrained(tmp_path / "m", device="cpu", dtype="float32")(picture)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    np.testing.assert_allclose(big, expected.clamp(0, 1).numpy(), atol=1e-4)
+
+
+def test_the_card_tells_both_stages_the_data_and_nothing_of_the_machine(tmp_path: Path) -> None:
+    data = tmp_path / "photographs"
+    for folder, count in (("lakes", 3), ("towns", 5)):
+        (data / folder).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (120, 120)).save(data / folder / f"{number}.png")
+    Image.new("RGB", (20, 20)).save(data / "towns/too small.png")
+    (tmp_path / "licences.toml").write_text('[lakes]\nwhat = "lakes"\nlicence = "CC0"\n')
+    pictures = DataConfig(folders=(str(data),), validation=0.0)
+    write_run(tmp_path / "one", small(data=pictures))
+    second = small(
+        name="srgan",
+        seed=7,
+        start=str(tmp_path / "one"),
+        data=pictures,
+        loss=LossConfig(
+            adversarial_weight=0.1,
+            feature_weight=1.0,
+            feature_network=str(tmp_path / "vgg.safetensors"),
+            feature_layers={"relu1_1": 0.1, "relu5_4": 1.0},
+        ),
+        optimizer=OptimizerConfig(milestones=(0.5, 0.75)),
+    )
+    write_run(tmp_path / "two", second, step=800, seconds=150.0)
+    export.export(
+        tmp_path / "two",
+        tmp_path / "model",
+        name="srgan",
+        licences=tmp_path / "licences.toml",
+        machine="1 × abacus",
+    )
+    text = (tmp_path / "model/README.md").read_text()
+    assert str(tmp_path) not in text
+    assert "| lakes | 3 | lakes | CC0 |" in text
+    assert "| towns | 5 | not described | not stated |" in text
+    assert "Hardware: 1 × abacus. Wall time: 4.0 minutes." in text
+    front = front_matter(text)
+    assert front["license"] == "mit"
+    assert front["training"]["pictures"] == 8
+    assert [stage["steps"] for stage in front["training"]["stages"]] == [1200, 800]
+    assert [stage["seed"] for stage in front["training"]["stages"]] == [0, 7]
+
+    # The recipe in the card trains again.
+    recipe = text.split("```toml\n")[2].split("```")[0]
+    (tmp_path / "recipe.toml").write_text(recipe)
+    again = load_config(tmp_path / "recipe.toml")
+    assert again.loss.feature_layers == second.loss.feature_layers
+    assert again == dataclasses.replace(
+        second,
+        start="one",
+        data=dataclasses.replace(pictures, folders=("photographs",)),
+        loss=dataclasses.replace(second.loss, feature_network="vgg.safetensors"),
+    )
+
+
+def evaluation(sha256: str) -> str:
+    def mean(psnr: float) -> dict[str, float]:
+        return {"psnr": psnr, "ssim": 0.9, "feature_distance": 0.25}
+
+    return json.dumps(
+        {"models": {"m": sha256}, "means": {"Set5": {"bicubic": mean(28.4), "m": mean(31.237)}}}
+    )
+
+
+def test_an_evaluation_of_these_weights_is_in_the_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", small())
+    first = export.export(tmp_path / "run", tmp_path / "m")
+    file = tmp_path / "evaluation.json"
+    file.write_text(evaluation(first.sha256))
+    again = export.export(tmp_path / "run", tmp_path / "m", evaluation=file)
+    assert again.sha256 == first.sha256
+    text = (tmp_path / "m/README.md").read_text()
+    assert "| Set5 | 28.40 / 0.9000 | 0.2500 | 31.24 / 0.9000 | 0.2500 |" in text
+    found = front_matter(text)["model-index"][0]["results"][0]
+    assert found["dataset"]["name"] == "Set5"
+    assert found["metrics"][0]["value"] == 31.24
+
+    file.write_text(evaluation("0" * 64))
+    command = [str(tmp_path / "run"), str(tmp_path / "m"), "--evaluation", str(file)]
+    assert export.main(command) == 1
+    assert "other weights" in capsys.readouterr().err
+
+
+def test_half_precision_takes_half_the_space(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", small())
+    sizes = []
+    for half in (False, True):
+        export.export(tmp_path / "run", tmp_path / "m", half=half)
+        sizes.append((tmp_path / "m" / weights.WEIGHTS_FILE).stat().st_size)
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [("nothing", "does not exist"), ("text", "no checkpoint"), ("nan", "not finite")],
+)
+def test_a_run_that_cannot_be_exported_is_named(
+    tmp_path: Path, what: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    if what == "nan":
+        write_run(run, small())
+        values = torch.load(run / CHECKPOINT, weights_only=True)
+        values["average"]["output.bias"][0] = torch.nan
+        torch.save(values, run / CHECKPOINT)
+    elif what == "text":
+        run.mkdir()
+        (run / CHECKPOINT).write_text("hello")
+    assert export.main([str(run), str(tmp_path / "m")]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_fold_that_changes_the_result_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run", small(batch_norm=True))
+
+    def wrong(model: TrainingGenerator) -> Any:
+        generator = export.Generator(model.config).eval()
+        plain = {k: v for k, v in model.state_dict().items() if k in generator.state_dict()}
+        generator.load_state_dict(plain, strict=False)
+        return generator
+
+    monkeypatch.setattr(export, "deploy", wrong)
+    with pytest.raises(export.ExportError, match="changed the result"):
+        export.export(tmp_path / "run", tmp_path / "m")
