@@ -261,7 +261,7 @@ def choose_deflate(data: bytes) -> tuple[int, int]:
     runs, quick = (len(_packed(sample, *how)) for how in (RUNS, QUICK))
     if 16 * quick < len(sample) or 4 * quick < 3 * runs:  # flat, or full of repetitions
         return THOROUGH
-    return RUNS if runs <= quick else QUICK
+    return RUNS if runs <= 1.01 * quick else QUICK
 
 
 def _packed(data: bytes, level: int, strategy: int) -> bytes:
