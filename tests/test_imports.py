@@ -20,10 +20,9 @@ LAYERS = (
     {"arrays"},
     {"weights", "images", "engine"},
     {"writer", "deep", "headers"},
-    {"png", "tiff", "alpha", "metadata"},
-    {"bands"},
-    {"generator", "tiles"},
-    {"errors", "threads", "version"},
+    {"png", "tiff", "bands"},
+    {"alpha", "generator", "metadata", "threads", "tiles"},
+    {"errors", "version"},
 )
 
 
