@@ -7,6 +7,7 @@ or shared between processes, sees the crops that an undisturbed one sees.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from srgan_training.config import DataConfig
+from srgan_training.config import DataConfig, TrainConfig
 from srgan_training.degrade import (
     Degradation,
     degrade,
@@ -28,6 +29,7 @@ from srgan_training.degrade import (
     resize,
 )
 
+log = logging.getLogger("srgan_training")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 # A crop cannot be reduced below the size at which it still fits most pictures.
 REDUCTIONS = 8
@@ -318,3 +320,70 @@ def validation_crops(
     high = torch.from_numpy(np.stack(cut)).float() / 255
     how = draw_degradation(config, len(high), torch.Generator().manual_seed(seed))
     return degrade(downscale(high, scale), how), high
+
+
+def open_data(
+    config: TrainConfig, rank: int, processes: int, device: torch.device
+) -> tuple[TrainingSet, Tensor, Tensor]:
+    """Find, split and decode the pictures; name those that are skipped.
+
+    Returns
+    -------
+    training_set, low, high
+        The batches, and the validation crops (empty without validation).
+    """
+    scale = config.generator.scale
+    paths = find_pictures(config.data.folders, config.data.limit)
+    training, held_back = split(paths, config.data.validation, config.seed)
+    _, pictures, skipped = decode_all(held_back, config.data.validation_crop * scale)
+    low = high = torch.empty(0, 3, 0, 0)
+    if pictures:
+        low, high = validation_crops(pictures, config.data, scale, config.seed)
+    resident = None
+    if config.data.resident:
+        training, pictures, more = decode_all(training, config.data.crop * scale)
+        areas = torch.tensor([p.shape[0] * p.shape[1] for p in pictures], dtype=torch.double)
+    else:
+        training, areas, more = sizes_of(training, config.data.crop * scale)
+    if rank == 0:
+        for sentence in skipped + more:
+            log.warning("%s", sentence)
+    if not training:
+        raise DataError(
+            f"no picture to train on in {', '.join(config.data.folders) or 'no folder'}: "
+            f"give folders of pictures of at least {config.data.crop * scale} pixels on each edge."
+        )
+    if config.data.resident:
+        resident = ResidentPictures(pictures, device)
+    log.info("%d pictures to train on, %d validation crops", len(training), len(low))
+    training_set = TrainingSet(
+        config=config.data,
+        scale=scale,
+        seed=config.seed,
+        batch=config.batch,
+        rank=rank,
+        processes=processes,
+        device=device,
+        areas=areas,
+        resident=resident,
+        paths=training,
+    )
+    return training_set, low, high
+
+
+def sizes_of(paths: Sequence[Path], smallest: int) -> tuple[list[Path], Tensor, list[str]]:
+    """`decode_all` by headers only: paths, their areas, and a sentence for each skipped file."""
+    kept, areas, skipped = [], [], []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+        except (OSError, SyntaxError, ValueError) as error:
+            skipped.append(f"{path}: skipped, it cannot be read ({error}).")
+            continue
+        if min(width, height) < smallest:
+            skipped.append(f"{path}: skipped, it is smaller than a crop of {smallest} pixels.")
+            continue
+        kept.append(path)
+        areas.append(width * height)
+    return kept, torch.tensor(areas, dtype=torch.double), skipped

@@ -19,9 +19,10 @@ import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 
 from srgan_training.config import TrainConfig, load_config
+from srgan_training.data import open_data
 from srgan_training.generator import TrainingGenerator
 from srgan_training.losses import distance
-from srgan_training.train import adam, channels_last, open_data, precision, step_unless
+from srgan_training.train import adam, channels_last, precision, step_unless
 
 
 def rate(work: Callable[[], object], seconds: float, device: torch.device) -> float:
@@ -55,7 +56,7 @@ def measure(config: TrainConfig, seconds: float) -> dict[str, float]:
     found = {}
     for name, resident in (("resident", True), ("loader", False)):
         data = dataclasses.replace(config.data, resident=resident)
-        training_set, _, _ = open_data(dataclasses.replace(config, data=data), accelerator)
+        training_set, _, _ = open_data(dataclasses.replace(config, data=data), 0, 1, device)
         batches = training_set.batches(0)
         low, high = next(batches)
         found[f"{name} batches/s"] = rate(lambda b=batches: next(b), seconds, device)  # type: ignore[misc]

@@ -26,21 +26,11 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from srgan_training.config import OptimizerConfig, TrainConfig, load_config
-from srgan_training.data import (
-    DataError,
-    ResidentPictures,
-    TrainingSet,
-    decode_all,
-    find_pictures,
-    split,
-    validation_crops,
-)
+from srgan_training.data import DataError, open_data
 from srgan_training.discriminator import (
     Discriminator,
     adversarial_loss,
@@ -49,6 +39,7 @@ from srgan_training.discriminator import (
 )
 from srgan_training.features import FeatureNetwork, feature_distance, load_features
 from srgan_training.generator import TrainingGenerator
+from srgan_training.logbook import MetricsFile, sample_grid
 from srgan_training.losses import distance, feature_loss, shifted
 from srgan_training.metrics import psnr, ssim
 
@@ -100,7 +91,9 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
             f"a batch of {config.batch} cannot be shared by {accelerator.num_processes} processes; "
             "choose a multiple."
         )
-    training_set, low_held, high_held = open_data(config, accelerator)
+    training_set, low_held, high_held = open_data(
+        config, accelerator.process_index, accelerator.num_processes, device
+    )
 
     # Models -----------------------------------------------------------------
     generator = TrainingGenerator(
@@ -263,7 +256,7 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
                 written.add(
                     step, {**means, "learning_rate": rate, "skipped": float(skipped)} | rates
                 )
-                bar.set_postfix({"loss": f"{means['loss']:.4f}", **validated(written)})
+                bar.set_postfix({"loss": f"{means['loss']:.4f}", **written.shown()})
             sums, log_started, log_step = {}, time.monotonic(), step
         if step % config.validate_every == 0 or ending:
             if written is not None and len(low_held):
@@ -287,71 +280,6 @@ def precision(config: TrainConfig) -> str:
     if config.precision != "auto":
         return config.precision
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-
-
-def open_data(config: TrainConfig, accelerator: Accelerator) -> tuple[TrainingSet, Tensor, Tensor]:
-    """Find, split and decode the pictures; name those that are skipped.
-
-    Returns
-    -------
-    training_set, low, high
-        The batches, and the validation crops (empty without validation).
-    """
-    scale = config.generator.scale
-    paths = find_pictures(config.data.folders, config.data.limit)
-    training, held_back = split(paths, config.data.validation, config.seed)
-    _, pictures, skipped = decode_all(held_back, config.data.validation_crop * scale)
-    low = high = torch.empty(0, 3, 0, 0)
-    if pictures:
-        low, high = validation_crops(pictures, config.data, scale, config.seed)
-    resident = None
-    if config.data.resident:
-        training, pictures, more = decode_all(training, config.data.crop * scale)
-        areas = torch.tensor([p.shape[0] * p.shape[1] for p in pictures], dtype=torch.double)
-    else:
-        training, areas, more = sizes_of(training, config.data.crop * scale)
-    if accelerator.is_main_process:
-        for sentence in skipped + more:
-            log.warning("%s", sentence)
-    if not training:
-        raise DataError(
-            f"no picture to train on in {', '.join(config.data.folders) or 'no folder'}: "
-            f"give folders of pictures of at least {config.data.crop * scale} pixels on each edge."
-        )
-    if config.data.resident:
-        resident = ResidentPictures(pictures, accelerator.device)
-    log.info("%d pictures to train on, %d validation crops", len(training), len(low))
-    training_set = TrainingSet(
-        config=config.data,
-        scale=scale,
-        seed=config.seed,
-        batch=config.batch,
-        rank=accelerator.process_index,
-        processes=accelerator.num_processes,
-        device=accelerator.device,
-        areas=areas,
-        resident=resident,
-        paths=training,
-    )
-    return training_set, low, high
-
-
-def sizes_of(paths: Sequence[Path], smallest: int) -> tuple[list[Path], Tensor, list[str]]:
-    """`decode_all` by headers only: paths, their areas, and a sentence for each skipped file."""
-    kept, areas, skipped = [], [], []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-        except (OSError, SyntaxError, ValueError) as error:
-            skipped.append(f"{path}: skipped, it cannot be read ({error}).")
-            continue
-        if min(width, height) < smallest:
-            skipped.append(f"{path}: skipped, it is smaller than a crop of {smallest} pixels.")
-            continue
-        kept.append(path)
-        areas.append(width * height)
-    return kept, torch.tensor(areas, dtype=torch.double), skipped
 
 
 def start_from(generator: TrainingGenerator, source: str) -> None:
@@ -462,54 +390,6 @@ def validate(
             distances = feature_distance(features, fake, target)
             found["val_feature_distance"].append(torch.stack(list(distances.values())).mean(0))
     return {name: float(torch.cat(values).mean()) for name, values in found.items() if values}
-
-
-@torch.no_grad()
-def sample_grid(model: nn.Module, low: Tensor, high: Tensor) -> Tensor:
-    """3×H×W uint8: input (enlarged by pixel doubling), result and original of three crops."""
-    count = min(3, len(low))
-    device = next(model.parameters()).device
-    fake = model(low[:count].to(device)).clamp(0, 1).cpu()
-    scale = high.shape[-1] // low.shape[-1]
-    near = low[:count].repeat_interleave(scale, -1).repeat_interleave(scale, -2)
-    rows = [torch.cat(row, -1) for row in zip(near, fake, high[:count], strict=True)]
-    return (torch.cat(rows, -2) * 255).round().byte()
-
-
-class MetricsFile:
-    """``metrics.jsonl``, TensorBoard scalars and sample pictures of one run's folder."""
-
-    def __init__(self, out: Path, step: int) -> None:
-        self.out = out
-        self.path = out / "metrics.jsonl"
-        # What an interrupted run wrote after its last checkpoint will be written again.
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        self.path.write_text("".join(f"{line}\n" for line in kept))
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
-        self.last: dict[str, float] = {}
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Append one line of numbers."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
-        self.last |= values
-
-    def picture(self, step: int, grid: Tensor) -> None:
-        """Write a sample grid, 3×H×W uint8."""
-        self.board.add_image("samples", grid, step)
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(self.out / "samples.png")
-
-    def close(self) -> None:
-        """Flush the logs."""
-        self.board.close()
-
-
-def validated(written: MetricsFile) -> dict[str, str]:
-    """The last validation's PSNR, for the progress bar."""
-    return {"PSNR": f"{written.last['val_psnr']:.2f}"} if "val_psnr" in written.last else {}
 
 
 class Interrupted:
