@@ -49,7 +49,7 @@ class Metadata:
     Parameters
     ----------
     exif
-        A TIFF structure (no ``Exif`` prefix), the orientation already reset and
+        A TIFF structure (no ``Exif`` prefix, little-endian), the orientation already reset and
         the embedded thumbnail dropped; empty if there is none.
     icc
         The colour profile that fits the picture's channels; empty means sRGB.
@@ -191,6 +191,7 @@ def _exif_with_size(data: bytes, size: tuple[int, int]) -> bytes:
         for key, value in zip(keys, size, strict=True):
             if key in tags:
                 tags[key] = value
+    exif.endian = "<"
     return exif.tobytes().removeprefix(EXIF_PREFIX)
 
 

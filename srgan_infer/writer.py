@@ -63,7 +63,7 @@ FORMATS = (
     Format("WEBP", (".webp",), 16383, animated=True, quality=95, feature="webp"),
     Format("TIFF", (".tif", ".tiff"), 2**31 - 1, deep=True),
     Format("AVIF", (".avif",), 32768, 16384**2, animated=True, quality=90, feature="avif"),
-    Format("BMP", (".bmp",), 2**31 - 1, 2**32 // 4 - 64),
+    Format("BMP", (".bmp",), 2**31 - 1, 2**32 // 4 - 64, alpha=False),
     Format("GIF", (".gif",), 65535, animated=True),
     Format("JPEG2000", (".jp2", ".j2k", ".jpx"), 2**31 - 1, feature="jpg_2000"),
     Format("PPM", (".ppm", ".pgm", ".pnm"), 2**31 - 1, alpha=False),
@@ -422,7 +422,7 @@ def _target(file: str | Path | BinaryIO) -> Iterator[BinaryIO]:
         return
     target = Path(os.path.realpath(file))
     if target.exists() and not target.is_file():  # a pipe or a device
-        with target.open("wb") as stream:
+        with _writing(str(file)), target.open("wb") as stream:
             yield stream
         return
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")
