@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from srgan_infer.jobs import Job
     from srgan_infer.resolver import SuperResolver
 
+LONG = {"-o": "--output"}
 DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 DESCRIPTION = """\
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     parser = _parser()
-    args = parser.parse_intermixed_args(arguments)
+    args = _parse(parser, list(arguments))
     if args.doctor:
         from srgan_infer.doctor import examine
 
@@ -99,6 +100,23 @@ def _main(arguments: Sequence[str]) -> int:
     if args.dry_run:
         return _dry_run(args, jobs, resolvers[0])
     return _run(args, jobs, resolvers)
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """Names and options in any order; all behind ``--`` are names.
+
+    argparse takes a value that begins with a dash for an option, but names may.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    words: list[str] = []
+    for word in arguments[:end]:
+        if words and words[-1] in ("-o", "--output", "--suffix") and word.startswith("-"):
+            words[-1] = f"{LONG.get(words[-1], words[-1])}={word}"
+        else:
+            words.append(word)
+    args = parser.parse_intermixed_args(words)
+    args.inputs = [*getattr(args, "inputs", []), *arguments[end + 1 :]]
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -406,7 +424,7 @@ def _upscale(
     except UpscaleError as error:
         return _Outcome(job, "failed", str(error))
     except OSError as error:
-        return _Outcome(job, "failed", f"{error.strerror or error}.")
+        return _Outcome(job, "failed", _system_reason(error))
     except Exception as error:
         # A defect must not end a batch either, but it is not passed off as the picture's fault.
         reason = f"Internal error, please report it: {type(error).__name__}: {error}"
@@ -418,6 +436,12 @@ def _upscale(
         "device": str(resolver.device),
     }
     return _Outcome(job, "done", facts=facts, warnings=result.warnings)
+
+
+def _system_reason(error: OSError) -> str:
+    """What the system refused, and where."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}."
 
 
 @contextmanager
@@ -493,7 +517,7 @@ def _dry_run(args: argparse.Namespace, jobs: Sequence[Job], resolver: SuperResol
             report.tell(_Outcome(job, "failed", str(error)))
             continue
         except OSError as error:
-            report.tell(_Outcome(job, "failed", f"{error.strerror or error}."))
+            report.tell(_Outcome(job, "failed", _system_reason(error)))
             continue
         seconds = speed * width * height * file.n_frames
         total += seconds

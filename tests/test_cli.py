@@ -104,8 +104,10 @@ class TestOnePicture:
         paint("-in.png")
         assert run("--", "-in.png", "-out.png").status == 0
         assert size("-out.png") == (24, 20)
-        assert run("--output=--x.png", "--", "-in.png").status == 0
+        assert run("-o", "--x.png", "--", "-in.png").status == 0
         assert size("--x.png") == (24, 20)
+        assert run("./-in.png", "--suffix", "-x4").status == 0
+        assert size("-in-x4.png") == (24, 20)
 
     def test_a_name_that_is_no_text(self, run: Any) -> None:
         name = os.fsdecode(b"caf\xe9.png")
@@ -385,25 +387,11 @@ class TestReports:
         assert run("--version").out == f"srgan-infer {__version__}\n"
         shown = run("--help")
         assert shown.status == 0
-        for option in [
-            "--output",
-            "--recursive",
-            "--model",
-            "--strength",
-            "--device",
-            "--dtype",
-            "--tile",
-            "--max-memory",
-            "--format",
-            "--quality",
-            "--suffix",
-            "--overwrite",
-            "--skip-existing",
-            "--dry-run",
-            "--quiet",
-            "--json",
-            "--doctor",
-        ]:
+        for option in (
+            *("--output", "--recursive", "--model", "--strength", "--device", "--dtype", "--tile"),
+            *("--max-memory", "--format", "--quality", "--suffix", "--overwrite"),
+            *("--skip-existing", "--dry-run", "--quiet", "--json", "--doctor"),
+        ):
             assert option in shown.out
 
     def test_doctor_without_its_golden_picture(self, run: Any) -> None:
