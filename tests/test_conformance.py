@@ -1,0 +1,170 @@
+"""Every file of the conformance collection: readable ones are enlarged, broken ones named."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from srgan_infer import images
+from srgan_infer.errors import PictureError
+
+Array = npt.NDArray[Any]
+
+FOLDER = Path(__file__).parents[2] / "shared" / "data" / "conformance"
+if not FOLDER.is_dir():
+    pytest.skip("the conformance pictures are not there", allow_module_level=True)
+
+# Not pictures, but what lies beside them.
+OTHER = {"LICENSE", "README", "expected_xmp.bin", "test.scan", "test1.icc.txt"} | {
+    "test3.icc",
+    "test3.icc.txt",
+}
+# Sound files of kinds that Pillow cannot read: they must say so.
+BEYOND_PILLOW = {
+    *("V3_A4_R4_G4_B4.bmp", "V3_A4_R4_G4_B4_Top_Down.bmp", "V3_X4_R4_G4_B4.bmp"),
+    *("V3_X4_R4_G4_B4_Top_Down.bmp", "pal2.bmp", "pal2color.bmp", "rgb16-231.bmp"),
+    *("rgb32-111110.bmp", "rgb32bf.bmp", "rgba16-1924.bmp", "rgba32-61754.bmp"),
+    *("pal4rlecut.bmp", "hpredict_cmyk.tiff", "rgb32f_bw.tiff", "rgb32f_color.tiff"),
+    "testorig12.jpg",  # 12 bits a channel
+}
+FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file())
+
+
+def is_broken(path: Path) -> bool:
+    return path.name.lower().startswith("bad_") or (
+        path.parent.name == "pngsuite" and path.name.startswith("x")
+    )
+
+
+def named(paths: list[Path]) -> list[Any]:
+    return [pytest.param(path, id=str(path.relative_to(FOLDER))) for path in paths]
+
+
+READABLE = [p for p in FILES if not is_broken(p) and p.name not in OTHER | BEYOND_PILLOW]
+UNREADABLE = [p for p in FILES if p not in READABLE]
+
+
+def double(picture: images.Picture) -> Array:
+    """Twice as large by repetition, alpha last: the shape of what a network would give."""
+    rows = picture.color[0 : picture.color.shape[0]]
+    if picture.alpha is not None:
+        rows = np.dstack([rows, picture.alpha])
+    return rows.repeat(2, axis=0).repeat(2, axis=1)
+
+
+@pytest.mark.parametrize("path", named(READABLE))
+def test_readable(path: Path) -> None:
+    file = images.open_file(path)
+    width, height = file.size
+    output = io.BytesIO()
+    sources = []
+    with images.create(
+        output,
+        format="png",
+        size=(2 * width, 2 * height),
+        channels=file.channels,
+        dtype=file.dtype,
+        metadata=file.metadata,
+        n_frames=file.n_frames,
+    ) as writer:
+        for picture in file.frames():
+            sources.append(double(picture))
+            writer.write(sources[-1])
+    assert len(sources) == file.n_frames
+    big = images.open_file(output)
+    assert big.size == (2 * width, 2 * height)
+    assert big.dtype == file.dtype
+    results = [double(picture)[::4, ::4] for picture in big.frames()]
+    if file.n_frames == 1:
+        assert big.channels == file.channels
+        source = sources[0][::2, ::2]
+        seen = source[..., -1] > 0 if file.channels in (2, 4) else slice(None)
+        assert np.array_equal(results[0][seen], source[seen])
+    assert big.metadata.icc == file.metadata.icc
+    assert big.metadata.xmp == file.metadata.xmp
+    assert set(big.metadata.text) >= set(file.metadata.text)
+
+
+@pytest.mark.parametrize("path", named(UNREADABLE))
+def test_broken_and_foreign_files_give_one_clear_sentence(path: Path) -> None:
+    with pytest.raises(PictureError) as caught:
+        list(images.open_file(path).frames())
+    text = str(caught.value)
+    assert text.startswith(str(path))
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert len(text.removeprefix(str(path))) > 15
+
+
+CUT = [p for p in READABLE if p.stat().st_size > 200 and p.suffix != ".bin"]
+
+
+@pytest.mark.parametrize("path", named(CUT[::3]))
+def test_truncated_files_are_not_half_a_picture(path: Path) -> None:
+    whole = images.open_file(path)
+    data = path.read_bytes()
+    cut = io.BytesIO(data[: len(data) * 6 // 10])
+    cut.name = path.name
+    try:
+        frames = list(images.open_file(cut).frames())
+    except PictureError:
+        return
+    # What a format keeps behind its pixels may be missed, but no pixel.
+    assert len(frames) == whole.n_frames
+    for frame, other in zip(frames, whole.frames(), strict=True):
+        assert np.array_equal(double(frame), double(other))
+
+
+def one(name: str) -> tuple[images.PictureFile, Array]:
+    file = images.open_file(next(FOLDER.rglob(name)))
+    return file, double(next(file.frames()))[::2, ::2]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "dtype"),
+    [
+        ("basn0g01.png", 1, "uint8"),
+        ("basn0g16.png", 1, "uint16"),
+        ("basn2c16.png", 3, "uint16"),
+        ("basi4a16.png", 2, "uint16"),
+        ("basn6a16.png", 4, "uint16"),
+        ("basn3p08.png", 3, "uint8"),
+        ("tbbn3p08.png", 4, "uint8"),
+        ("tbbn0g04.png", 2, "uint8"),
+        ("tbwn0g16.png", 2, "uint16"),
+        ("tbbn2c16.png", 4, "uint16"),
+        ("rgb-3c-16b.tiff", 3, "uint16"),
+        ("monkey16.ppm", 3, "uint16"),
+        ("fax4.tiff", 1, "uint8"),
+        ("anim.webp", 4, "uint8"),
+        ("any-disposal.gif", 4, "uint8"),
+    ],
+)
+def test_channels_and_depth(name: str, channels: int, dtype: str) -> None:
+    file, pixels = one(name)
+    assert (file.channels, str(file.dtype)) == (channels, dtype)
+    assert (pixels.shape[2], str(pixels.dtype)) == (channels, dtype)
+
+
+def test_sixteen_bit_colour_has_its_low_bytes() -> None:
+    # PngSuite's gradients: the same picture with 8 and with 16 bits.
+    _, deep = one("basn2c16.png")
+    steps = len(np.unique(deep[..., 0]))
+    assert steps > 16
+    assert deep.max() == 65535
+    assert (deep % 257 != 0).any()
+    _, interlaced = one("basi2c16.png")
+    assert np.array_equal(deep, interlaced)
+
+
+def test_a_transparent_grey_is_found_at_any_depth() -> None:
+    # The same picture; its background is one transparent value of 4 and of 16 bits.
+    for name in ("tbbn0g04.png", "tbwn0g16.png"):
+        _, pixels = one(name)
+        alpha = pixels[..., 1]
+        assert 0.2 < (alpha == 0).mean() < 0.8, name
