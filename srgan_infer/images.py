@@ -280,6 +280,8 @@ def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> PictureFil
         channels, dtype, _ = _conversion(image, _transparent_key(image))
         if is_cut(image):
             warnings.append("More than 8 bits a channel are cut to 8: Pillow cannot read them.")
+    if image.mode == "CMYK" and image.info.get("icc_profile") and not _cmyk_profile(image):
+        warnings.append("The CMYK profile cannot be used: the colours are converted without it.")
     if animated and name == "GIF":
         channels = 4  # later frames may be transparent where the first is not
     if late_text:
@@ -467,13 +469,9 @@ def _with_key(pixels: Array, key: Any) -> Array:
 
 
 def _through_profile(image: Image.Image) -> Callable[[Image.Image], Array]:
-    """CMYK and LAB to sRGB, relative colorimetric, by the image's own profile if it has one."""
-    icc = image.info.get("icc_profile") or b""
-    if image.mode == "LAB":
-        source: Any = _LAB
-    elif icc[16:20] == b"CMYK":
-        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-    else:
+    """CMYK and LAB to sRGB, relative colorimetric; CMYK without a profile by Pillow's formula."""
+    source = _LAB if image.mode == "LAB" else _cmyk_profile(image)
+    if source is None:
         return lambda crop: np.asarray(crop.convert("RGB"))
     transform = ImageCms.buildTransform(
         source,
@@ -483,11 +481,16 @@ def _through_profile(image: Image.Image) -> Callable[[Image.Image], Array]:
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
         ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
+    return lambda crop: np.asarray(ImageCms.applyTransform(crop, transform))
 
-    def decode(crop: Image.Image) -> Array:
-        return np.asarray(ImageCms.applyTransform(crop, transform))
 
-    return decode
+def _cmyk_profile(image: Image.Image) -> Any:
+    """The profile of a CMYK image; None if there is none that can be used."""
+    icc = image.info.get("icc_profile") or b""
+    try:
+        return ImageCms.ImageCmsProfile(io.BytesIO(icc)) if icc[16:20] == b"CMYK" else None
+    except (OSError, ImageCms.PyCMSError):
+        return None
 
 
 def _picture(rows: RowSource) -> Picture:

@@ -169,10 +169,11 @@ def _read_exif(image: Image.Image, reset_orientation: bool) -> bytes:
     details = own.get(ExifTags.IFD.Exif, {})
     if ExifTags.IFD.Interop in details:
         details[ExifTags.IFD.Interop] = exif.get_ifd(ExifTags.IFD.Interop)
-    if not set(own) - {256, 257} - RESOLUTION - {ExifTags.Base.Orientation}:
+    turned = own.get(ExifTags.Base.Orientation, 1) != 1
+    if reset_orientation and turned:
+        own[ExifTags.Base.Orientation], turned = 1, False
+    if not set(own) - {256, 257} - RESOLUTION - {ExifTags.Base.Orientation} and not turned:
         return b""
-    if reset_orientation and ExifTags.Base.Orientation in own:
-        own[ExifTags.Base.Orientation] = 1
     return own.tobytes().removeprefix(EXIF_PREFIX)
 
 
