@@ -280,7 +280,7 @@ def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> PictureFil
         channels, dtype, _ = _conversion(image, _transparent_key(image))
         if is_cut(image):
             warnings.append("More than 8 bits a channel are cut to 8: Pillow cannot read them.")
-    if image.mode == "CMYK" and image.info.get("icc_profile") and not _cmyk_profile(image):
+    if image.mode == "CMYK" and image.info.get("icc_profile") and not _cmyk_transform(image):
         warnings.append("The CMYK profile cannot be used: the colours are converted without it.")
     if animated and name == "GIF":
         channels = 4  # later frames may be transparent where the first is not
@@ -469,28 +469,34 @@ def _with_key(pixels: Array, key: Any) -> Array:
 
 
 def _through_profile(image: Image.Image) -> Callable[[Image.Image], Array]:
-    """CMYK and LAB to sRGB, relative colorimetric; CMYK without a profile by Pillow's formula."""
-    source = _LAB if image.mode == "LAB" else _cmyk_profile(image)
-    if source is None:
+    """CMYK and LAB to sRGB; CMYK without a profile by Pillow's formula."""
+    transform = _cmyk_transform(image) if image.mode == "CMYK" else _transform(_LAB, "LAB")
+    if transform is None:
         return lambda crop: np.asarray(crop.convert("RGB"))
-    transform = ImageCms.buildTransform(
-        source,
+    return lambda crop: np.asarray(ImageCms.applyTransform(crop, transform))
+
+
+def _cmyk_transform(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
+    """By the image's own profile; None if there is none that can be used."""
+    icc = image.info.get("icc_profile") or b""
+    if icc[16:20] != b"CMYK":
+        return None
+    try:
+        return _transform(ImageCms.ImageCmsProfile(io.BytesIO(icc)), "CMYK")
+    except (OSError, ImageCms.PyCMSError):
+        return None
+
+
+def _transform(profile: Any, mode: str) -> ImageCms.ImageCmsTransform:
+    """To sRGB, relative colorimetric with black point compensation, as is usual for viewing."""
+    return ImageCms.buildTransform(
+        profile,
         _SRGB,
-        image.mode,
+        mode,
         "RGB",
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
         ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
-    return lambda crop: np.asarray(ImageCms.applyTransform(crop, transform))
-
-
-def _cmyk_profile(image: Image.Image) -> Any:
-    """The profile of a CMYK image; None if there is none that can be used."""
-    icc = image.info.get("icc_profile") or b""
-    try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(icc)) if icc[16:20] == b"CMYK" else None
-    except (OSError, ImageCms.PyCMSError):
-        return None
 
 
 def _picture(rows: RowSource) -> Picture:

@@ -364,6 +364,10 @@ class PillowSink:
     def finish(self) -> None:
         """Encode."""
         first, *others = self._frames
+        if self._kind.name == "GIF" and "A" in self._mode:
+            # A GIF pixel is there or not; Pillow would take the faintest for there.
+            for frame in self._frames:
+                frame.putalpha(frame.getchannel("A").point([0] * 128 + [255] * 128))
         if self._mode == "LA" and self._kind.name not in ("PNG", "JPEG2000", "TGA"):
             first, *others = (frame.convert("RGBA") for frame in self._frames)
         if others:

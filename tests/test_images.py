@@ -230,6 +230,41 @@ def test_cmyk_without_a_usable_profile_is_converted_plainly() -> None:
     assert opened.metadata.icc == b""
 
 
+def cmyk_profile(ink: dict[tuple[int, ...], tuple[int, int, int]]) -> bytes:
+    """A minimal ICC profile: Lab (8 bits) of each combination of full inks, white by default."""
+    corners = [(c, m, y, k) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
+    ramp = bytes(range(256))
+    one = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x10000)
+    table = b"mft1" + struct.pack(">I4B9i", 0, 4, 3, 2, 0, *one) + ramp * 4
+    table += b"".join(bytes(ink.get(corner, (255, 128, 128))) for corner in corners) + ramp * 3
+    table += bytes(-len(table) % 4)
+    white = b"XYZ " + struct.pack(">I3i", 0, 0xF6D6, 0x10000, 0xD32D)
+    header = bytes(4) + b"    " + struct.pack(">I", 0x02400000) + b"prtrCMYKLab " + bytes(12)
+    header += b"acsp" + bytes(28) + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D) + bytes(48)
+    start = 132 + 2 * 12
+    tags = struct.pack(">I", 2)
+    tags += b"wtpt" + struct.pack(">II", start, len(white))
+    tags += b"A2B0" + struct.pack(">II", start + len(white), len(table))
+    profile = header + tags + white + table
+    return struct.pack(">I", len(profile)) + profile[4:]
+
+
+@pytest.mark.parametrize("format", ["TIFF", "JPEG"])
+def test_cmyk_is_converted_through_its_profile(format: str) -> None:
+    # Full cyan is Lab (55, -37, -50) here, as it is on paper; by formula it is (0, 255, 255).
+    profile = cmyk_profile({(1, 0, 0, 0): (140, 91, 78), (0, 0, 0, 1): (0, 128, 128)})
+    image = Image.new("CMYK", (16, 8), (255, 0, 0, 0))
+    image.paste((0, 0, 0, 0), (8, 0, 16, 8))
+    opened, pixels = read(saved(image, format, icc_profile=profile))
+    assert opened.warnings == ()
+    assert opened.metadata.icc == b""
+    red, green, blue = pixels[4, 3].astype(int)
+    assert red < 40
+    assert abs(green - 144) < 12
+    assert abs(blue - 215) < 12
+    assert (pixels[4, 12] >= 253).all()
+
+
 def test_profiles_that_do_not_fit_are_dropped() -> None:
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert images.open_file(saved(photo(), "PNG", icc_profile=icc)).metadata.icc == icc

@@ -307,6 +307,16 @@ def test_animations(tmp_path: Path, suffix: str) -> None:
         assert np.abs(inner - frame[..., :3])[opaque].mean() <= lossy
 
 
+def test_soft_edges_of_a_gif_are_cut_in_the_middle(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 256, 4), np.uint8)
+    pixels[..., 0], pixels[..., 3] = 200, np.arange(256)
+    with images.create(tmp_path / "a.gif", size=(256, 4), channels=4) as output:
+        output.write(pixels)
+    with Image.open(tmp_path / "a.gif") as image:
+        alpha = np.asarray(image.convert("RGBA"))[0, :, 3]
+    assert alpha.tolist() == [0] * 128 + [255] * 128
+
+
 def test_an_animation_does_not_become_a_still_picture() -> None:
     with pytest.raises(PictureError, match="GIF"):
         images.check_output("a.jpg", size=(9, 9), channels=3, n_frames=4)
