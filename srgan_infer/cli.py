@@ -290,7 +290,8 @@ class _Report:
             }
             print(json.dumps(line), flush=True)  # noqa: T201
         if outcome.status == "failed":
-            self._write(f"srgan-upscale: {job.name}: {outcome.reason}")
+            named = job.name in str(outcome.reason)
+            self._write(f"srgan-upscale: {'' if named else f'{job.name}: '}{outcome.reason}")
         elif not self.quiet:
             self._write(f"{job.name}: {_sentence(outcome)}")
         if not self.quiet:
@@ -466,8 +467,8 @@ def _bars(
         def mover(bar: Any) -> Callable[[str, int, int], None]:
             def move(name: str, done: int, total: int) -> None:
                 if bar.desc != f"{_short(name)}: ":
-                    bar.reset(total)
                     bar.set_description(_short(name), refresh=False)
+                    bar.reset(total)
                 bar.total = total
                 bar.update(done - bar.n)
 

@@ -315,7 +315,7 @@ class TestReports:
         Path("b.png").write_bytes(b"no picture")
         assert run("a.png", "out.png", "--quiet").err == ""
         done = run("a.png", "b.png", "-o", "large", "--quiet")
-        assert done.err.startswith("srgan-upscale: b.png: ")
+        assert done.err.startswith("srgan-upscale: b.png is ")
         assert len(done.err.splitlines()) == 1
 
     def test_json(self, run: Any) -> None:
@@ -525,7 +525,7 @@ class TestInterruptions:
             preexec_fn=limit,
         )
         assert done.returncode == 1
-        assert b"a.png: " in done.stderr
+        assert b"a.png" in done.stderr
         assert b"Traceback" not in done.stderr
         assert os.listdir("large") == ["b.png"]
 

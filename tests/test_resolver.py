@@ -40,7 +40,7 @@ def reference(sr: SuperResolver, rgb: np.ndarray) -> np.ndarray:
     x = torch.from_numpy(rgb).permute(2, 0, 1)[None]
     with torch.no_grad():
         y = weights.build(sr._weights)(x)
-    return y[0].permute(1, 2, 0).clamp(0, 1).numpy()
+    return np.asarray(y[0].permute(1, 2, 0).clamp(0, 1))
 
 
 class TestArrays:
@@ -98,7 +98,7 @@ class TestArrays:
         for hidden in (0, top):
             sprite[:, 6:, :3] = hidden
             results.append(sr(sprite))
-        assert np.array_equal(*results)
+        assert np.array_equal(results[0], results[1])
 
     @settings(max_examples=25, deadline=None)
     @given(
@@ -295,7 +295,7 @@ class TestFiles:
         assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
         assert seen[-1] == (len(seen), len(seen))
         with Image.open(tmp_path / "b.gif") as big:
-            assert big.n_frames == 3
+            assert getattr(big, "n_frames", 1) == 3
             assert big.size == (24, 24)
 
     def test_a_bar_on_stderr(
