@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import make_model
 
-from srgan_infer import images
+from srgan_infer import SuperResolver, images
 from srgan_infer.errors import PictureError
 
 Array = npt.NDArray[Any]
@@ -90,6 +91,31 @@ def test_readable(path: Path) -> None:
     assert set(big.metadata.text) >= set(file.metadata.text)
 
 
+@pytest.fixture(scope="module")
+def resolver(tmp_path_factory: pytest.TempPathFactory) -> SuperResolver:
+    return SuperResolver.from_pretrained(make_model(tmp_path_factory.mktemp("model")))
+
+
+SMALL = [p for p in READABLE if p.stat().st_size < 20000]
+
+
+@pytest.mark.filterwarnings("ignore::srgan_infer.errors.PictureWarning")
+@pytest.mark.parametrize("path", named(SMALL))
+def test_small_ones_are_upscaled(path: Path, resolver: SuperResolver) -> None:
+    file = images.open_file(path)
+    if file.size[0] * file.size[1] * file.n_frames > 200_000:
+        pytest.skip("small as a file, large as a picture")
+    output = io.BytesIO()
+    resolver.upscale_file(path, output, format="png")
+    big = images.open_file(output)
+    assert big.size == (4 * file.size[0], 4 * file.size[1])
+    assert big.dtype == file.dtype
+    # Pillow joins frames that are equal.
+    assert sum(big.metadata.durations) == sum(file.metadata.durations) or file.n_frames == 1
+    assert file.n_frames > 1 or big.channels == file.channels
+    assert all(picture.color.shape[:2] == big.size[::-1] for picture in big.frames())
+
+
 @pytest.mark.parametrize("path", named(UNREADABLE))
 def test_broken_and_foreign_files_give_one_clear_sentence(path: Path) -> None:
     with pytest.raises(PictureError) as caught:
@@ -104,6 +130,7 @@ def test_broken_and_foreign_files_give_one_clear_sentence(path: Path) -> None:
 CUT = [p for p in READABLE if p.stat().st_size > 200 and p.suffix != ".bin"]
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Tag data larger")
 @pytest.mark.parametrize("path", named(CUT[::3]))
 def test_truncated_files_are_not_half_a_picture(path: Path) -> None:
     whole = images.open_file(path)
