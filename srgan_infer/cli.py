@@ -98,7 +98,7 @@ def _main(arguments: Sequence[str]) -> int:
     except (UsageError, UpscaleError, ValueError) as error:
         return _refuse(str(error))
     if args.dry_run:
-        return _dry_run(args, jobs, resolvers[0])
+        return _dry_run(args, jobs, resolvers)
     return _run(args, jobs, resolvers)
 
 
@@ -490,11 +490,14 @@ def _short(name: str) -> str:
     return name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
 
 
-def _dry_run(args: argparse.Namespace, jobs: Sequence[Job], resolver: SuperResolver) -> int:
+def _dry_run(
+    args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[SuperResolver]
+) -> int:
     """Say what would be done, from the headers and a short trial of the speed."""
     from srgan_infer.images import check_output, open_file
 
     report = _Report(args, len(jobs))
+    resolver = resolvers[0]
     speed = _seconds_per_pixel(resolver)
     total = 0.0
     for job in filter(_is_open, jobs):
@@ -535,7 +538,7 @@ def _dry_run(args: argparse.Namespace, jobs: Sequence[Job], resolver: SuperResol
         report.tell(_Outcome(job, "planned", facts=facts, warnings=file.warnings + lost))
     status = report.finish([job for job in jobs if not _is_open(job)])
     if not report.quiet and report.total > 1:
-        print(f"{_duration(total)} in all", file=sys.stderr)  # noqa: T201
+        print(f"{_duration(total / len(resolvers))} in all", file=sys.stderr)  # noqa: T201
     return status
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -514,6 +513,8 @@ class TestInterruptions:
         paint("a.png", (60, 60))
         paint("b.png")
         Path("large").mkdir()
+
+        import resource
 
         def limit() -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
