@@ -7,7 +7,6 @@ torch is imported only once there is something to compute.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import queue
 import signal
@@ -15,12 +14,11 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from srgan_infer.errors import PictureWarning, UpscaleError
+from srgan_infer.reports import Outcome, Report, bars, duration
 from srgan_infer.version import __version__
 
 if TYPE_CHECKING:
@@ -93,7 +91,7 @@ def _main(arguments: Sequence[str]) -> int:
         jobs = _jobs(args)
         _check_streams(args, jobs)
         if not any(_is_open(job) for job in jobs):
-            return _Report(args, len(jobs)).finish(jobs)
+            return _report(args, jobs).finish(jobs)
         resolvers = _resolvers(args)
     except (UsageError, UpscaleError, ValueError) as error:
         return _refuse(str(error))
@@ -171,7 +169,12 @@ def _parser() -> argparse.ArgumentParser:
 def _tile(text: str) -> int | str | None:
     if text in ("none", "whole"):
         return None
-    return text if text == "auto" else int(text)
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, none nor a number") from None
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -183,6 +186,10 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 def _refuse(sentence: str) -> int:
     print(f"srgan-upscale: {sentence}", file=sys.stderr)  # noqa: T201
     return BAD_USAGE
+
+
+def _report(args: argparse.Namespace, jobs: Sequence[Job]) -> Report:
+    return Report(len(jobs), args.json, args.quiet)
 
 
 def _is_open(job: Job) -> bool:
@@ -254,107 +261,22 @@ def _resolvers(args: argparse.Namespace) -> list[SuperResolver]:
     return resolvers
 
 
-@dataclass
-class _Outcome:
-    """What became of one picture."""
-
-    job: Job
-    status: str
-    reason: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-
-class _Report:
-    """Tells about outcomes, for people on stderr or as JSON on stdout, and counts them."""
-
-    def __init__(self, args: argparse.Namespace, total: int) -> None:
-        self.json: bool = args.json
-        self.quiet: bool = args.quiet or args.json
-        self.total = total
-        self.counts = {"done": 0, "planned": 0, "skipped": 0, "failed": 0}
-        self.bars = sys.stderr.isatty() and not args.quiet
-
-    def tell(self, outcome: _Outcome) -> None:
-        """One line about one picture."""
-        self.counts[outcome.status] += 1
-        job = outcome.job
-        if self.json:
-            line = {
-                "input": job.name,
-                "output": None if job.target is None else str(job.target),
-                "status": outcome.status,
-                "reason": outcome.reason,
-                "warnings": outcome.warnings,
-                **outcome.facts,
-            }
-            print(json.dumps(line), flush=True)  # noqa: T201
-        if outcome.status == "failed":
-            named = job.name in str(outcome.reason)
-            self._write(f"srgan-upscale: {'' if named else f'{job.name}: '}{outcome.reason}")
-        elif not self.quiet:
-            self._write(f"{job.name}: {_sentence(outcome)}")
-        if not self.quiet:
-            for warning in outcome.warnings:
-                self._write(f"{job.name}: warning: {warning}")
-
-    def finish(self, jobs: Sequence[Job] = ()) -> int:
-        """Tell about jobs that need no work, sum up, and give the exit status."""
-        for job in jobs:
-            if job.problem:
-                self.tell(_Outcome(job, "failed", job.problem))
-            elif job.skipped:
-                self.tell(_Outcome(job, "skipped", job.skipped))
-        if self.total > 1 and not self.quiet:
-            self._write(", ".join(f"{n} {what}" for what, n in self.counts.items() if n))
-        return SOME_FAILED if self.counts["failed"] else DONE
-
-    def _write(self, line: str) -> None:
-        if self.bars:
-            from tqdm import tqdm
-
-            tqdm.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr)  # noqa: T201
-
-
-def _sentence(outcome: _Outcome) -> str:
-    if outcome.status == "skipped":
-        return f"skipped. {outcome.reason}"
-    facts = outcome.facts
-    width, height = facts["output_size"]
-    frames = f", {facts['frames']} frames" if facts["frames"] > 1 else ""
-    target = outcome.job.target or "standard output"
-    if outcome.status == "planned":
-        return (
-            f"{target}, {width}x{height}{frames}: {facts['plan']}, "
-            f"{_duration(facts['estimated_seconds'])}"
-        )
-    return f"{target}, {width}x{height}{frames}, {facts['seconds']:.1f} s"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"about {seconds:.0f} s" if seconds >= 1 else "less than 1 s"
-    return f"about {seconds / 60:.0f} min" if seconds < 6000 else f"about {seconds / 3600:.1f} h"
-
-
 def _run(args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[SuperResolver]) -> int:
     """Do the jobs, one worker for each device, and report in the main thread.
 
     Workers are threads so that Ctrl-C only ever interrupts the main thread:
     a worker ends at its next step, in order, and leaves no half file.
     """
-    report = _Report(args, len(jobs))
+    report = _report(args, jobs)
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    outcomes: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
+    outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     todo = [job for job in jobs if _is_open(job)]
     for job in todo:
         waiting.put(job)
     stop = threading.Event()
     warnings.simplefilter("ignore", PictureWarning)  # they are in the results too
     previous = _catch_termination()
-    with _bars(report, len(todo), len(resolvers)) as (pictures, steps):
+    with bars(report, len(todo), len(resolvers)) as (pictures, steps):
 
         def work(resolver: SuperResolver, step: Callable[[str, int, int], None]) -> None:
             while not stop.is_set():
@@ -393,7 +315,7 @@ def _run(args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[Supe
     return report.finish([job for job in jobs if not _is_open(job)])
 
 
-def _next(outcomes: queue.SimpleQueue[_Outcome], workers: Sequence[threading.Thread]) -> _Outcome:
+def _next(outcomes: queue.SimpleQueue[Outcome], workers: Sequence[threading.Thread]) -> Outcome:
     """Wait for an outcome in short spells, since Windows delivers Ctrl-C only in between."""
     while True:
         alive = any(worker.is_alive() for worker in workers)
@@ -409,7 +331,7 @@ def _upscale(
     job: Job,
     resolver: SuperResolver,
     progress: Callable[[int, int], None],
-) -> _Outcome:
+) -> Outcome:
     """One picture; whatever goes wrong with it is its outcome."""
     start = time.perf_counter()
     source: Any = sys.stdin.buffer if job.source is None else job.source
@@ -423,20 +345,20 @@ def _upscale(
         if job.target is None:
             sys.stdout.buffer.flush()
     except UpscaleError as error:
-        return _Outcome(job, "failed", str(error))
+        return Outcome(job, "failed", str(error))
     except OSError as error:
-        return _Outcome(job, "failed", _system_reason(error))
+        return Outcome(job, "failed", _system_reason(error))
     except Exception as error:
         # A defect must not end a batch either, but it is not passed off as the picture's fault.
         reason = f"Internal error, please report it: {type(error).__name__}: {error}"
-        return _Outcome(job, "failed", " ".join(reason.split()))
+        return Outcome(job, "failed", " ".join(reason.split()))
     facts = {
         "output_size": result.size,
         "frames": result.frames,
         "seconds": round(time.perf_counter() - start, 3),
         "device": str(resolver.device),
     }
-    return _Outcome(job, "done", facts=facts, warnings=result.warnings)
+    return Outcome(job, "done", facts=facts, warnings=result.warnings)
 
 
 def _system_reason(error: OSError) -> str:
@@ -445,58 +367,13 @@ def _system_reason(error: OSError) -> str:
     return f"{where}{error.strerror or error}."
 
 
-@contextmanager
-def _bars(
-    report: _Report, pictures: int, workers: int
-) -> Iterator[tuple[Callable[[], None], list[Callable[[str, int, int], None]]]]:
-    """Progress of the batch, and of each worker's picture, on a terminal."""
-    if not report.bars:
-        yield (lambda: None), [lambda name, done, total: None] * workers
-        return
-    from tqdm import tqdm
-
-    with tqdm(
-        total=pictures, unit="picture", desc="Pictures", disable=pictures < 2, dynamic_ncols=True
-    ) as whole:
-        below = 0 if pictures < 2 else 1
-        bars = [
-            tqdm(unit="step", position=below + index, leave=False, dynamic_ncols=True)
-            for index in range(min(workers, pictures))
-        ]
-
-        def mover(bar: Any) -> Callable[[str, int, int], None]:
-            def move(name: str, done: int, total: int) -> None:
-                if bar.desc != f"{_short(name)}: ":
-                    bar.set_description(_short(name), refresh=False)
-                    bar.reset(total)
-                bar.total = total
-                bar.update(done - bar.n)
-
-            return move
-
-        def advance() -> None:
-            whole.update()
-
-        moves = [mover(bar) for bar in bars]
-        try:
-            yield advance, moves + moves[:1] * (workers - len(moves))
-        finally:
-            for bar in bars:
-                bar.close()
-
-
-def _short(name: str) -> str:
-    name = os.path.basename(name) or name
-    return name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
-
-
 def _dry_run(
     args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[SuperResolver]
 ) -> int:
     """Say what would be done, from the headers and a short trial of the speed."""
     from srgan_infer.images import check_output, open_file
 
-    report = _Report(args, len(jobs))
+    report = _report(args, jobs)
     resolver = resolvers[0]
     speed = _seconds_per_pixel(resolver)
     total = 0.0
@@ -518,10 +395,10 @@ def _dry_run(
             )
             plan = resolver.plan(height, width)
         except UpscaleError as error:
-            report.tell(_Outcome(job, "failed", str(error)))
+            report.tell(Outcome(job, "failed", str(error)))
             continue
         except OSError as error:
-            report.tell(_Outcome(job, "failed", _system_reason(error)))
+            report.tell(Outcome(job, "failed", _system_reason(error)))
             continue
         seconds = speed * width * height * file.n_frames
         total += seconds
@@ -535,10 +412,10 @@ def _dry_run(
             "estimated_seconds": round(seconds, 1),
             "device": str(resolver.device),
         }
-        report.tell(_Outcome(job, "planned", facts=facts, warnings=file.warnings + lost))
+        report.tell(Outcome(job, "planned", facts=facts, warnings=file.warnings + lost))
     status = report.finish([job for job in jobs if not _is_open(job)])
     if not report.quiet and report.total > 1:
-        print(f"{_duration(total / len(resolvers))} in all", file=sys.stderr)  # noqa: T201
+        report.say(f"{duration(total / len(resolvers))} in all")
     return status
 
 

@@ -15,13 +15,14 @@ PACKAGE = Path(__file__).parents[1] / "srgan_infer"
 # only from lines below its own.
 LAYERS = (
     {"cli"},
-    {"doctor", "jobs"},
+    {"doctor", "reports"},
+    {"jobs"},
     {"resolver"},
     {"arrays"},
     {"weights", "images", "engine"},
     {"writer", "deep", "headers"},
     {"png", "tiff", "bands"},
-    {"alpha", "generator", "metadata", "threads", "tiles"},
+    {"alpha", "generator", "metadata", "spool", "threads", "tiles"},
     {"errors", "version"},
 )
 

@@ -1,0 +1,162 @@
+"""What the command says: lines about pictures for people or programs, and progress bars."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from srgan_infer.jobs import Job
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one picture.
+
+    Attributes
+    ----------
+    job
+        The picture.
+    status
+        ``"done"``, ``"planned"``, ``"skipped"`` or ``"failed"``.
+    reason
+        Why it was skipped or failed; one sentence.
+    facts
+        Sizes, times and the like, ready for JSON.
+    warnings
+        Sentences on what could not be kept.
+    """
+
+    job: Job
+    status: str
+    reason: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class Report:
+    """Tells about outcomes, for people on stderr or as JSON on stdout, and counts them."""
+
+    def __init__(self, total: int, as_json: bool, quiet: bool) -> None:
+        self.json = as_json
+        self.quiet = quiet or as_json
+        self.total = total
+        self.counts = {"done": 0, "planned": 0, "skipped": 0, "failed": 0}
+        self.bars = sys.stderr.isatty() and not quiet
+
+    def tell(self, outcome: Outcome) -> None:
+        """One line about one picture."""
+        self.counts[outcome.status] += 1
+        job = outcome.job
+        if self.json:
+            line = {
+                "input": job.name,
+                "output": None if job.target is None else str(job.target),
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "warnings": outcome.warnings,
+                **outcome.facts,
+            }
+            print(json.dumps(line), flush=True)  # noqa: T201
+        if outcome.status == "failed":
+            named = job.name in str(outcome.reason)
+            self.say(f"srgan-upscale: {'' if named else f'{job.name}: '}{outcome.reason}")
+        elif not self.quiet:
+            self.say(f"{job.name}: {sentence(outcome)}")
+        if not self.quiet:
+            for warning in outcome.warnings:
+                self.say(f"{job.name}: warning: {warning}")
+
+    def finish(self, jobs: Sequence[Job] = ()) -> int:
+        """Tell about jobs that need no work, sum up, and give the exit status."""
+        for job in jobs:
+            if job.problem:
+                self.tell(Outcome(job, "failed", job.problem))
+            elif job.skipped:
+                self.tell(Outcome(job, "skipped", job.skipped))
+        if self.total > 1 and not self.quiet:
+            self.say(", ".join(f"{n} {what}" for what, n in self.counts.items() if n))
+        return 1 if self.counts["failed"] else 0
+
+    def say(self, line: str) -> None:
+        """A line on stderr, above the bars if there are any."""
+        if self.bars:
+            from tqdm import tqdm
+
+            tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)  # noqa: T201
+
+
+def sentence(outcome: Outcome) -> str:
+    """What became of a picture that did not fail."""
+    if outcome.status == "skipped":
+        return f"skipped. {outcome.reason}"
+    facts = outcome.facts
+    width, height = facts["output_size"]
+    frames = f", {facts['frames']} frames" if facts["frames"] > 1 else ""
+    target = outcome.job.target or "standard output"
+    if outcome.status == "planned":
+        return (
+            f"{target}, {width}x{height}{frames}: {facts['plan']}, "
+            f"{duration(facts['estimated_seconds'])}"
+        )
+    return f"{target}, {width}x{height}{frames}, {facts['seconds']:.1f} s"
+
+
+def duration(seconds: float) -> str:
+    """An estimated time in words."""
+    if seconds < 100:
+        return f"about {seconds:.0f} s" if seconds >= 1 else "less than 1 s"
+    return f"about {seconds / 60:.0f} min" if seconds < 6000 else f"about {seconds / 3600:.1f} h"
+
+
+@contextmanager
+def bars(
+    report: Report, pictures: int, workers: int
+) -> Iterator[tuple[Callable[[], None], list[Callable[[str, int, int], None]]]]:
+    """Progress of the batch, and of each worker's picture, on a terminal."""
+    if not report.bars:
+        yield (lambda: None), [lambda name, done, total: None] * workers
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        total=pictures, unit="picture", desc="Pictures", disable=pictures < 2, dynamic_ncols=True
+    ) as whole:
+        below = 0 if pictures < 2 else 1
+        bars = [
+            tqdm(unit="step", position=below + index, leave=False, dynamic_ncols=True)
+            for index in range(min(workers, pictures))
+        ]
+
+        def mover(bar: Any) -> Callable[[str, int, int], None]:
+            def move(name: str, done: int, total: int) -> None:
+                if bar.desc != f"{short(name)}: ":
+                    bar.set_description(short(name), refresh=False)
+                    bar.reset(total)
+                bar.total = total
+                bar.update(done - bar.n)
+
+            return move
+
+        def advance() -> None:
+            whole.update()
+
+        moves = [mover(bar) for bar in bars]
+        try:
+            yield advance, moves + moves[:1] * (workers - len(moves))
+        finally:
+            for bar in bars:
+                bar.close()
+
+
+def short(name: str) -> str:
+    """A file's name, in few enough letters to stand before a bar."""
+    name = os.path.basename(name) or name
+    return name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
