@@ -10,7 +10,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -31,6 +31,7 @@ from .deep import deep_channels, is_cut, read_deep
 from .errors import PictureError
 from .headers import check_header, text_follows_pixels
 from .metadata import Metadata, orientation, read_metadata
+from .spool import SpooledRows
 from .writer import Writer, check_output, create
 
 __all__ = [
@@ -53,6 +54,8 @@ ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 # of 1032:1); formats that can (WebP, JPEG 2000) fit their largest picture here.
 PIXELS_PER_BYTE = 8 * 1032
 PIXELS_ALWAYS = 16384 * 16384
+# Larger stills wait in a temporary file for their turn.
+SPOOL_PIXELS = 2_000_000
 
 
 class RowSource(Protocol):
@@ -130,13 +133,25 @@ class PictureFile:
         PictureError
             If the pixels are damaged or cut short.
         """
+        if self.n_frames == 1:
+            yield self._still()
+            return
         with _opened(self._file) as image:
             for index in range(self._first, self._first + self.n_frames):
                 with _one_sentence(self._file):
-                    if self.n_frames > 1:
-                        image.seek(index)
+                    image.seek(index)
                     picture = self._decode(image)
                 yield picture
+
+    def _still(self) -> Picture:
+        with _opened(self._file) as image, _one_sentence(self._file):
+            picture = self._decode(image)
+            large = self.size[0] * self.size[1] >= SPOOL_PIXELS
+            if large and isinstance(picture.color, PilRows):
+                # Without room for temporary files, the memory has to do.
+                with suppress(OSError):
+                    return Picture(SpooledRows(picture.color), None)
+            return picture
 
     def _decode(self, image: ImageFile.ImageFile) -> Picture:
         if deep_channels(image) is not None:

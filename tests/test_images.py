@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms, ImageOps, features
 
-from srgan_infer import images, png, tiff
+from srgan_infer import images, png, spool, tiff
 from srgan_infer.errors import PictureError
 from srgan_infer.metadata import Metadata
 
@@ -421,3 +421,32 @@ def test_several_threads_may_read_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_metadata_is_empty_where_the_file_is_silent() -> None:
     assert images.open_file(saved(photo(), "PNG")).metadata == Metadata()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "I;16"])
+def test_a_large_picture_waits_on_disk(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    image = photo("L") if mode == "I;16" else photo(mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    file = saved(image, "TIFF")
+    _, expected = read(file)
+    monkeypatch.setattr(images, "SPOOL_PIXELS", 1)
+    monkeypatch.setattr(spool, "BAND_BYTES", 100)
+    opened, pixels = read(file)
+    assert np.array_equal(pixels, expected)
+    (picture,) = opened.frames()
+    assert isinstance(picture.color, spool.SpooledRows)
+    assert np.array_equal(picture.color[5:9], expected[5:9])
+    assert picture.color[9:5].shape[0] == 0
+
+
+def test_without_room_for_temporary_files_the_memory_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(images, "SPOOL_PIXELS", 1)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    _, pixels = read(saved(photo(), "PNG"))
+    assert np.array_equal(pixels, np.asarray(photo()))
