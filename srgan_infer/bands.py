@@ -44,7 +44,11 @@ class Layer:
         return int(self.weight.shape[2]) // 2
 
     def __call__(self, x: Tensor, padding: int) -> Tensor:
-        """Convolve N×C×H×W; ``padding`` zero rows above and below, as many columns as it takes."""
+        """Convolve N×C×H×W in the weight's number type.
+
+        ``padding`` zero rows are added above and below, and as many columns as it takes.
+        """
+        x = x.to(self.weight.dtype)
         out = F.conv2d(x, self.weight, self.bias, padding=(padding, self.reach))
         return out if self.slope is None else F.leaky_relu_(out, self.slope)
 
@@ -57,6 +61,8 @@ class Network:
     ----------
     config
         The generator's description.
+    features
+        Number type of the picture and of the features that skips carry.
     stem
         3 → C.
     blocks
@@ -70,6 +76,7 @@ class Network:
     """
 
     config: GeneratorConfig
+    features: torch.dtype
     stem: Layer
     blocks: tuple[tuple[Layer, Layer], ...]
     trunk: Layer
@@ -84,9 +91,16 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
     of the last shuffle, so the full-resolution tensor with all its channels is
     never made. Channels that are shuffled are put in the order in which
     :func:`shuffle` copies the longest runs.
-    """
 
-    def layer(weight: Tensor, bias: Tensor, activation: nn.Module | None) -> Layer:
+    In bfloat16, whose 8 bits are few, only the inner convolutions use it: the
+    picture, the features that the residual blocks add to, and the output
+    convolution stay in float32.
+    """
+    wide = torch.float32 if dtype == torch.bfloat16 else dtype
+
+    def layer(
+        weight: Tensor, bias: Tensor, activation: nn.Module | None, dtype: torch.dtype = dtype
+    ) -> Layer:
         return Layer(
             weight.detach().to(device, dtype).contiguous(memory_format=torch.channels_last),
             bias.detach().to(device, dtype),
@@ -120,11 +134,12 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
         blocks.append((plain(conv1, activation), plain(conv2)))
     return Network(
         generator.config,
+        wide,
         plain(generator.stem, generator.stem_activation),
         tuple(blocks),
         plain(generator.trunk),
         tuple(upsample),
-        layer(output, generator.output.bias.repeat_interleave(4)[order], None),
+        layer(output, generator.output.bias.repeat_interleave(4)[order], None, wide),
     )
 
 
@@ -210,8 +225,9 @@ class Skip:
         self.waiting.append(rows)
 
     def add_to(self, out: Tensor) -> Tensor:
-        """Add the rows that have waited longest to ``out``, in place."""
+        """Add the rows that have waited longest to ``out``, which may be changed."""
         done, height = 0, out.shape[2]
+        out = out.to(self.waiting[0].dtype) if self.waiting else out
         while done < height:
             rows = self.waiting.pop(0)
             count = min(height - done, rows.shape[2])
@@ -304,7 +320,7 @@ class Stream:
         Parameters
         ----------
         rows
-            1×3×H×W in [0, 1], channels last.
+            1×3×H×W in [0, 1], channels last, in the network's ``features`` type.
         last
             The picture ends with these rows.
 
@@ -313,13 +329,14 @@ class Stream:
         Tensor
             1×3×h×(scale·W): the rows of the result that are ready, possibly none.
         """
-        x, _ = self.stem.push(rows, last)
+        x = self.stem.push(rows, last)[0].to(rows.dtype)
         self.skip.push(x)
         for one, two in self.blocks:
             inner, seen = one.push(x, last)
             out, _ = two.push(inner, last)
             # Both layers together lag as far behind as the first one keeps rows.
-            x = out.add_(seen[:, :, : out.shape[2]])
+            seen = seen[:, :, : out.shape[2]]
+            x = out.add_(seen) if out.dtype == seen.dtype else seen + out
         x, _ = self.trunk.push(x, last)
         x = self.skip.add_to(x)
         for step in self.upsample[:-1]:

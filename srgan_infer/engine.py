@@ -184,7 +184,7 @@ class Engine:
             tall = min(height, max(config.scale, BAND_PIXELS // wide))
             if tile != "auto":
                 tall = min(tall, tile)
-        size = torch.empty((), dtype=self.dtype).element_size()
+        size = self.network.features.itemsize
 
         def planned() -> Plan:
             rows, columns = cut(height, tall, 0), cut(width, wide, config.halo)
@@ -277,7 +277,9 @@ class Engine:
     def _band(self, stream: Stream, rows: np.ndarray, last: bool, column: Span) -> np.ndarray:
         """One band of one column through the network."""
         try:
-            x = to_network(torch.from_numpy(network_values(rows)), self.device, self.dtype)
+            x = to_network(
+                torch.from_numpy(network_values(rows)), self.device, self.network.features
+            )
             out = stream.push(x, last)[:, :, :, column.crop(self.config.scale)]
             return to_picture(to_values(out, rows.dtype, rows.shape[2]), rows.dtype)
         except (MemoryError, RuntimeError) as error:
@@ -339,16 +341,13 @@ class Engine:
         for column in (*columns, None):
             if column is not None:
                 block = read[:, column.first : column.last]
-                flying.append(launch(self.network, block, row, column, self.device, self.dtype))
+                flying.append(launch(self.network, block, row, column, self.device))
             if len(flying) > 1 or column is None:
                 flight = flying.popleft()
                 values = land(flight)
                 if values is None:
-                    values = land(
-                        launch(
-                            self.exact, flight.block, row, flight.column, self.device, torch.float32
-                        )
-                    )
+                    again = launch(self.exact, flight.block, row, flight.column, self.device)
+                    values = land(again)
                 assert values is not None
                 strip[:, flight.column.enlarged(scale)] = to_picture(values, read.dtype)
                 done += 1
@@ -382,24 +381,19 @@ class Flight:
 
 
 def launch(
-    network: Network,
-    block: np.ndarray,
-    row: Span,
-    column: Span,
-    device: torch.device,
-    dtype: torch.dtype,
+    network: Network, block: np.ndarray, row: Span, column: Span, device: torch.device
 ) -> Flight:
     """Start a tile: copy it to the device, run it, quantise it, and start to copy it back."""
     values = torch.from_numpy(network_values(block))
     on_cuda = device.type == "cuda"
     if on_cuda:
         values = values.pin_memory()
-    x = to_network(values, device, dtype)
+    x = to_network(values, device, network.features)
     scale = network.config.scale
     out = Stream(network).push(x, last=True)
     out = out[:, :, row.crop(scale), column.crop(scale)]
     # Checked before clipping, which hides infinity.
-    finite = None if dtype == torch.float32 else torch.isfinite(out).all()
+    finite = None if network.features == torch.float32 else torch.isfinite(out).all()
     result = to_values(out, block.dtype, block.shape[2])
     if not on_cuda:
         return Flight(block, column, result.cpu(), finite, None)
@@ -433,7 +427,7 @@ def network_values(pixels: np.ndarray) -> np.ndarray:
     """Pixels as an array that torch takes: uint8 stays, the rest becomes float32 in [0, 1]."""
     if pixels.dtype == np.uint16:
         return pixels.astype(np.float32) / np.float32(65535)
-    return np.ascontiguousarray(pixels)
+    return np.require(pixels, requirements=("C", "W"))
 
 
 def to_network(pixels: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
