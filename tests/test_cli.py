@@ -467,12 +467,13 @@ class TestInterruptions:
     def batch(self, tiny: str) -> list[str]:
         paint("in/0.png")
         for index in range(1, 4):
-            paint(f"in/{index}.png", (2500, 1500))
+            Image.new("RGB", (2500, 1500), (200, 100, index)).save(f"in/{index}.png")
         return command("in", "-o", "large", "--model", tiny, "--json", "--tile", "32")
 
     @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise on Windows")
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+    @pytest.mark.parametrize(
+        ("number", "devices"), [(signal.SIGINT, "cpu"), (signal.SIGTERM, "cpu,cpu")]
+    )
     def test_ctrl_c_in_a_picture(self, batch: list[str], number: int, devices: str) -> None:
         process = subprocess.Popen(
             [*batch, "--device", devices], stdout=subprocess.PIPE, stderr=subprocess.PIPE
