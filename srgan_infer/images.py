@@ -529,14 +529,14 @@ def _picture(rows: RowSource) -> Picture:
 
 
 def _upright(pixels: Array, turn: int) -> Array:
-    """Undo an EXIF orientation of an (H, W, C) array."""
+    """Undo an EXIF orientation of an (H, W, C) array; the result may be written to."""
     if turn > 4:
         pixels = pixels.swapaxes(0, 1)
     if turn in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if turn in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return np.require(pixels, requirements=["C", "W"])
 
 
 def _load(image: Image.Image) -> int:

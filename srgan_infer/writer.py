@@ -426,19 +426,23 @@ def _target(file: str | Path | BinaryIO) -> Iterator[BinaryIO]:
         return
     target = Path(os.path.realpath(file))
     if target.exists() and not target.is_file():  # a pipe or a device
-        with _writing(str(file)), target.open("wb") as stream:
-            yield stream
+        with _writing(str(file)), target.open("wb") as device:
+            yield device
         return
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     # Created as any new file is, so that the umask decides who may read it.
     with _writing(str(file)):
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY, 0o666)
     try:
-        with os.fdopen(descriptor, "w+b") as stream:
+        stream = os.fdopen(descriptor, "w+b")
+        try:
             yield stream
             with _writing(str(file)):
                 stream.flush()
                 os.fsync(stream.fileno())
+        finally:
+            with _writing(str(file)):  # closing flushes, and may fail once more
+                stream.close()
         with _writing(str(file)):
             if target.exists():
                 shutil.copymode(target, temporary)

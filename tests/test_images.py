@@ -144,7 +144,9 @@ def test_rows_of_a_turned_picture_come_in_any_order(turn: int) -> None:
     height = picture.color.shape[0]
     whole = picture.color[0:height]
     for top, bottom in ((0, 1), (3, 9), (height - 2, height), (0, height)):
-        assert np.array_equal(picture.color[top:bottom], whole[top:bottom])
+        rows = picture.color[top:bottom]
+        assert np.array_equal(rows, whole[top:bottom])
+        assert rows.flags.writeable
 
 
 def test_orientation_of_an_image_in_memory_is_left_alone() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,31 @@ def test_a_full_disk_is_one_sentence(format: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
     with pytest.raises(PictureError, match="cannot be written"):
         write("/dev/full", pixels, format=format)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])
+def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, suffix: str) -> None:
+    needs(suffix)
+    file = tmp_path / f"out.{suffix}"
+    file.write_bytes(b"old")
+    script = f"""
+import resource, signal, numpy as np
+from srgan_infer import images
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+try:
+    with images.create({str(file)!r}, size=(300, 300), channels=3) as output:
+        output.write(pixels)
+except images.PictureError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout == f"{file} cannot be written: File too large.\n"
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_folder_that_is_missing_is_one_sentence(tmp_path: Path) -> None:
