@@ -303,9 +303,15 @@ class Stream:
     ----------
     network
         The prepared layers, shared by all streams.
+    tail_rows
+        Low-resolution rows that the sub-pixel layers take at a time, whose
+        tensors are up to 16 times as large as those before them; None for no
+        limit. The last band needs it most: every layer then gives the rows
+        that it held back.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, tail_rows: int | None = None) -> None:
+        self.tail_rows = tail_rows
         self.stem = Convolution(network.stem)
         self.blocks = [(Convolution(one), Convolution(two)) for one, two in network.blocks]
         self.trunk = Convolution(network.trunk)
@@ -339,8 +345,14 @@ class Stream:
             x = out.add_(seen) if out.dtype == seen.dtype else seen + out
         x, _ = self.trunk.push(x, last)
         x = self.skip.add_to(x)
+        parts = [x] if self.tail_rows is None else torch.split(x, self.tail_rows, 2)
+        done = [self._tail(part, last and part is parts[-1]) for part in parts]
+        return self.enlarged.push(done[0] if len(done) == 1 else torch.cat(done, 2), rows, last)
+
+    def _tail(self, x: Tensor, last: bool) -> Tensor:
+        """Sub-pixel and output convolutions."""
         for step in self.upsample[:-1]:
             x = shuffle(step.push(x, last)[0])
         x, _ = self.upsample[-1].push(x, last)
         x, _ = self.output.push(x, last)
-        return self.enlarged.push(shuffle(x), rows, last)
+        return shuffle(x)

@@ -29,9 +29,11 @@ from srgan_infer.tiles import Span, cut
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-# Low-resolution pixels in one band: large enough that starting an operation
-# costs little, small enough that the features of a layer stay in the cache.
-BAND_PIXELS = 8192
+# Low-resolution pixels in one band: large enough that starting an operation and
+# copying the rows kept cost little, small enough for a layer to stay in the cache.
+BAND_PIXELS = 40960
+# Likewise for the sub-pixel layers, whose tensors are 16 times as large.
+TAIL_PIXELS = 8192
 # Narrower columns would mostly recompute each other's halo.
 WIDEST_COLUMN = 4096
 LARGEST_TILE = 1024
@@ -72,6 +74,8 @@ class Plan:
         Magnification.
     rows, columns
         The pieces, top to bottom and left to right.
+    tail_rows
+        Rows that the sub-pixel layers take at a time; None for no limit.
     peak_bytes
         Estimated memory at the highest point, without the picture itself and
         the program.
@@ -83,6 +87,7 @@ class Plan:
     scale: int
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
+    tail_rows: int | None
     peak_bytes: int
 
     @property
@@ -173,8 +178,13 @@ class Engine:
             budget = int(free * (SAFE_PART if tile == "auto" else 1))
         else:
             budget = parse_memory(max_memory)
-        banded = self.device.type == "cpu" and self.dtype != torch.float16
-        return (self._plan_bands if banded else self._plan_tiles)(height, width, tile, budget)
+        if self.device.type == "cpu" and self.dtype != torch.float16:
+            plan = self._plan_bands(height, width, tile, budget)
+            if plan.peak_bytes <= budget or tile != "auto":
+                return check(plan, budget)
+            # The rows that the layers of a very wide picture keep can take more
+            # than tiles, which compute their halos again but keep nothing.
+        return check(self._plan_tiles(height, width, tile, budget), budget)
 
     def _plan_bands(self, height: int, width: int, tile: Tile, budget: int) -> Plan:
         config = self.config
@@ -188,8 +198,9 @@ class Engine:
 
         def planned() -> Plan:
             rows, columns = cut(height, tall, 0), cut(width, wide, config.halo)
-            peak = size * band_values(config, rows, columns, width)
-            return Plan("bands", height, width, config.scale, rows, columns, peak)
+            tail = None if tile is None else max(1, min(tall, TAIL_PIXELS // wide))
+            peak = size * band_values(config, rows, columns, width, tail or height)
+            return Plan("bands", height, width, config.scale, rows, columns, tail, peak)
 
         plan = planned()
         while plan.peak_bytes > budget and tile == "auto" and (tall > 1 or wide > 2 * config.halo):
@@ -200,7 +211,7 @@ class Engine:
             else:
                 wide = -(-wide // 2)
             plan = planned()
-        return check(plan, budget)
+        return plan
 
     def _plan_tiles(self, height: int, width: int, tile: Tile, budget: int) -> Plan:
         edge = max(height, width) if tile is None else LARGEST_TILE if tile == "auto" else tile
@@ -208,13 +219,14 @@ class Engine:
         while plan.peak_bytes > budget and tile == "auto" and edge > SMALLEST_TILE:
             edge //= 2
             plan = self._tiles(height, width, edge)
-        return check(plan, budget)
+        return plan
 
     def _tiles(self, height: int, width: int, edge: int) -> Plan:
         rows, columns = (cut(length, edge, self.config.halo) for length in (height, width))
         # Both number types' worth, since a tile may be run again in float32.
         peak = 4 * tile_values(self.config, rows, columns)
-        return Plan("tiles", height, width, self.config.scale, rows, columns, peak)
+        peak += 4 * 3 * (rows[0].stop - rows[0].start) * width * self.config.scale**2
+        return Plan("tiles", height, width, self.config.scale, rows, columns, None, peak)
 
     def run(
         self, source: RowSource, plan: Plan, progress: ProgressFn | None = None
@@ -260,7 +272,7 @@ class Engine:
     def _run_bands(
         self, source: RowSource, plan: Plan, progress: ProgressFn
     ) -> Iterator[np.ndarray]:
-        streams = [Stream(self.network) for _ in plan.columns]
+        streams = [Stream(self.network, plan.tail_rows) for _ in plan.columns]
         done = 0
         for band in plan.rows:
             rows = np.asarray(source[band.start : band.stop])
@@ -470,26 +482,34 @@ def to_picture(values: Tensor, dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def band_values(
-    config: GeneratorConfig, rows: tuple[Span, ...], columns: tuple[Span, ...], width: int
+    config: GeneratorConfig,
+    rows: tuple[Span, ...],
+    columns: tuple[Span, ...],
+    width: int,
+    tail_rows: int,
 ) -> int:
     """Estimated number of values in memory at the highest point of a run in bands."""
     channels, body = config.channels, config.body_kernel // 2
-    tall = max(span.length for span in rows)
     wide = max(span.length for span in columns)
+    read = sum(span.length for span in columns)
     growth = 1 << (config.doublings - 1)
-    last = tall * wide * growth**2
-    # The last sub-pixel layer's input, its result, and that again behind the rows kept.
-    work = last * channels * (2 + 4 + 4) + last * 4 * 3 * 3
-    # Features that wait for the long skip, and the bands that they are cut from.
-    work += wide * channels * (body * (2 * config.blocks + 1) + 2 * tall)
-    kept = 0
-    if len(rows) > 1:
-        kept = 2 * (config.stem_kernel // 2) * 3 + 2 * body * channels * (2 * config.blocks + 1)
+    lag = body * (2 * config.blocks + 1)
+    # In the last band every layer gives the rows that it held back as well.
+    tall = max(span.length for span in rows) + (lag if len(rows) > 1 else 0)
+    # A residual block: its input, that behind the rows kept, and two results.
+    work = 4 * tall * wide * channels
+    # The last sub-pixel layer: its input, its result, and both behind the rows kept.
+    last = tail_rows * wide * growth**2
+    work = max(work, tall * wide * channels + last * (channels * (2 + 4 + 4) + 36))
+    # Features that wait for the long skip.
+    kept = (lag + max(span.length for span in rows)) * channels
+    if len(rows) > 1 or tail_rows < rows[0].length:
+        kept += 2 * (config.stem_kernel // 2) * 3 + 2 * lag * channels
         kept += sum(2 * body * channels << step for step in range(config.doublings))
-        kept += 4 * -(-(config.output_kernel // 2) // 2) * 4 * channels * growth
-        kept += body * (2 * config.blocks + 1) * channels
-    result = tall * config.scale**2 * width * 3 * 2
-    return work + kept * sum(span.length for span in columns) + result
+        kept += 2 * -(-(config.output_kernel // 2) // 2) * 4 * channels * growth
+    # The result as floats, and put together from columns as pixels.
+    result = 2 * tall * config.scale**2 * width * 3
+    return work + kept * read + result
 
 
 def tile_values(config: GeneratorConfig, rows: tuple[Span, ...], columns: tuple[Span, ...]) -> int:

@@ -1,0 +1,396 @@
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srgan_infer import engine as engine_module
+from srgan_infer.bands import Stream
+from srgan_infer.engine import (
+    Engine,
+    cgroup_free,
+    choose_device,
+    free_memory,
+    parse_memory,
+)
+from srgan_infer.errors import OutOfMemoryError
+from srgan_infer.generator import INPUT_SKIPS, Generator, GeneratorConfig
+from srgan_infer.tiles import cut
+
+SMALL = GeneratorConfig(channels=4, blocks=2)
+PIXELS = (np.uint8, np.uint16, np.float32)
+
+
+def generator_of(config=SMALL, seed=0):
+    """A random generator whose result uses the range from 0 to 1."""
+    torch.manual_seed(seed)
+    generator = Generator(config).eval()
+    with torch.no_grad():
+        for name, value in generator.named_parameters():
+            if value.dim() == 4:
+                value.mul_(1.5)
+            elif name == "output.bias":
+                value.fill_(0.5)
+    return generator
+
+
+def pixels_of(shape, dtype=np.uint8, seed=0):
+    values = np.random.default_rng(seed).random(shape)
+    if dtype == np.float32:
+        return values.astype(np.float32)
+    return (values * np.iinfo(dtype).max).astype(dtype)
+
+
+@torch.inference_mode()
+def plain(generator, pixels):
+    """Whole-picture inference in plain PyTorch: float64 H×W×C, scaled to the pixels' range."""
+    top = 1.0 if pixels.dtype == np.float32 else float(np.iinfo(pixels.dtype).max)
+    x = torch.from_numpy(pixels.astype(np.float32) / np.float32(top))
+    x = x.expand(-1, -1, 3).permute(2, 0, 1)[None]
+    out = generator(x)[0].permute(1, 2, 0).numpy()
+    if pixels.shape[2] == 1:
+        out = (out * np.float32([0.299, 0.587, 0.114])).sum(2, keepdims=True)
+    return np.clip(out.astype(np.float64), 0, 1) * top
+
+
+def run(engine, pixels, tile="auto", **options):
+    plan = engine.plan(*pixels.shape[:2], tile, **options)
+    return np.concatenate(list(engine.run(pixels, plan)))
+
+
+def assert_equal(result, expected, pixels):
+    assert result.dtype == pixels.dtype
+    assert result.shape == expected.shape
+    if pixels.dtype == np.float32:
+        assert np.abs(result - expected).max() <= 1e-4
+        return
+    difference = np.abs(result.astype(np.int64) - np.rint(expected).astype(np.int64))
+    # 1e-4 of the range of 16 bits is 6.6 levels.
+    assert difference.max() <= (1 if pixels.dtype == np.uint8 else 7)
+    if pixels.dtype == np.uint8:
+        # At most one in a thousand, where there are a thousand.
+        assert (difference > 0).sum() <= max(1, difference.size // 1000)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    channels=st.sampled_from([1, 3]),
+    dtype=st.sampled_from(PIXELS),
+    tile=st.one_of(st.sampled_from(["auto", None]), st.integers(1, 70)),
+    skip=st.sampled_from(INPUT_SKIPS),
+    scale=st.sampled_from([2, 4]),
+    seed=st.integers(0, 99),
+)
+def test_any_tile_size_equals_the_whole_picture(
+    height, width, channels, dtype, tile, skip, scale, seed
+):
+    config = GeneratorConfig(channels=4, blocks=2, input_skip=skip, scale=scale)
+    generator = generator_of(config, seed)
+    pixels = pixels_of((height, width, channels), dtype, seed)
+    result = run(Engine(generator, "cpu"), pixels, tile)
+    assert_equal(result, plain(generator, pixels), pixels)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    height=st.integers(1, 50),
+    width=st.integers(1, 50),
+    channels=st.sampled_from([1, 3]),
+    tile=st.one_of(st.none(), st.integers(3, 60)),
+    skip=st.sampled_from(INPUT_SKIPS),
+)
+def test_tiles_equal_the_whole_picture(height, width, channels, tile, skip):
+    """The path of GPUs and of half precision, here in float32."""
+    generator = generator_of(GeneratorConfig(channels=4, blocks=1, input_skip=skip))
+    engine = Engine(generator, "cpu")
+    pixels = pixels_of((height, width, channels))
+    plan = engine._plan_tiles(height, width, tile, 2**40)
+    assert plan.kind == "tiles"
+    result = np.concatenate(list(engine.run(pixels, plan)))
+    assert_equal(result, plain(generator, pixels), pixels)
+
+
+@pytest.mark.parametrize("less", [0, 1, 4])
+@pytest.mark.parametrize("kind", ["bands", "tiles"])
+def test_a_smaller_halo_than_derived_breaks_it(monkeypatch, kind, less):
+    """With kernels that read their two far corners alone, the rim counts as much as can be."""
+    config = GeneratorConfig(channels=4, blocks=1)
+    generator = Generator(config).eval()
+    with torch.no_grad():
+        for value in generator.parameters():
+            value.fill_(0)
+            if value.dim() == 4:
+                value[:, :, 0, 0] = value[:, :, -1, -1] = 0.5 / value.shape[1]
+    halo = config.halo - less
+    monkeypatch.setattr(GeneratorConfig, "halo", property(lambda self: halo))
+    engine = Engine(generator, "cpu")
+    pixels = pixels_of((40, 60, 3), np.float32)
+    make = engine._plan_bands if kind == "bands" else engine._plan_tiles
+    result = np.concatenate(list(engine.run(pixels, make(40, 60, 20, 2**40))))
+    error = np.abs(result - plain(generator, pixels)).max()
+    assert error <= 1e-6 if less == 0 else error > 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_close_and_the_same_for_every_tile(dtype):
+    generator = generator_of(GeneratorConfig(channels=8, blocks=2, input_skip="bilinear"))
+    engine = Engine(generator, "cpu", dtype)
+    pixels = pixels_of((50, 44, 3))
+    whole = run(engine, pixels, None).astype(int)
+    assert np.abs(whole - np.rint(plain(generator, pixels))).max() <= 2
+    for tile in (16, 33):
+        assert np.abs(run(engine, pixels, tile) - whole).max() <= 1
+
+
+def test_a_tile_that_overflows_in_float16_is_run_again_in_float32():
+    generator = generator_of()
+    with torch.no_grad():
+        generator.stem.weight.mul_(1e6)
+        generator.stem.bias.mul_(1e6)
+        generator.upsample[0].conv.weight.mul_(1e-6)
+        generator.upsample[0].conv.bias.mul_(1e-6)
+    engine = Engine(generator, "cpu", "float16")
+    pixels = pixels_of((30, 30, 3))
+    with torch.inference_mode():
+        x = torch.from_numpy(pixels).half().div(255).permute(2, 0, 1)[None]
+        assert not torch.isfinite(Stream(engine.network).push(x, last=True)).all()
+    assert_equal(run(engine, pixels, 16), plain(generator, pixels), pixels)
+
+
+def test_several_threads_on_one_engine_give_the_same_results():
+    engine = Engine(generator_of(), "cpu")
+    pictures = [pixels_of((30 + step, 70 - 5 * step, 3), seed=step) for step in range(6)]
+    alone = [run(engine, pixels, 16) for pixels in pictures]
+    together = [None] * len(pictures)
+
+    def work(step):
+        together[step] = run(engine, pictures[step], 16)
+
+    threads = [threading.Thread(target=work, args=(step,)) for step in range(len(pictures))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(one, two) for one, two in zip(alone, together, strict=True))
+
+
+def limited(monkeypatch, pixels, error=None):
+    """Memory for tiles of so many pixels; returns the sizes that were tried."""
+    tried = []
+    push = Stream.push
+
+    def push_or_fail(self, rows, last):
+        tried.append(rows.shape[2] * rows.shape[3])
+        if tried[-1] > pixels:
+            raise error or torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return push(self, rows, last)
+
+    monkeypatch.setattr(Stream, "push", push_or_fail)
+    return tried
+
+
+@pytest.mark.parametrize(
+    "error", [None, RuntimeError("MPS backend out of memory (allocated: 8 GB)")]
+)
+def test_tiles_shrink_when_gpu_memory_runs_out(monkeypatch, error):
+    generator = generator_of(GeneratorConfig(channels=4, blocks=1))
+    engine = Engine(generator, "cpu", "float16")
+    pixels = pixels_of((150, 140, 3))
+    expected = run(engine, pixels, 37).astype(int)
+    tried = limited(monkeypatch, 80 * 80, error)
+    reports = []
+    plan = engine.plan(150, 140, None)
+    result = np.concatenate(
+        list(engine.run(pixels, plan, lambda done, total: reports.append((done, total))))
+    )
+    assert tried[0] == 150 * 140
+    assert max(tried[-4:]) <= 80 * 80
+    assert np.abs(result - expected).max() <= 1
+    assert reports[-1][0] == reports[-1][1]
+
+
+def test_running_out_with_the_smallest_tiles_says_what_was_tried(monkeypatch):
+    engine = Engine(generator_of(), "cpu", "float16")
+    limited(monkeypatch, 0)
+    with pytest.raises(OutOfMemoryError, match="tiles of 256, 128, 64, 32 pixels"):
+        run(engine, pixels_of((256, 200, 3)), None)
+
+
+def test_other_errors_are_not_tried_again(monkeypatch):
+    engine = Engine(generator_of(), "cpu", "float16")
+    tried = limited(monkeypatch, 0, RuntimeError("CUDA error: an illegal memory access"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run(engine, pixels_of((64, 64, 3)), None)
+    assert len(tried) == 1
+
+
+def test_memory_that_runs_out_on_the_cpu_is_one_sentence(monkeypatch):
+    engine = Engine(generator_of(), "cpu")
+    limited(monkeypatch, 0, RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    with pytest.raises(OutOfMemoryError, match="smaller max_memory or tile"):
+        run(engine, pixels_of((64, 64, 3)))
+
+
+def test_rows_are_read_once_and_in_order():
+    pixels = pixels_of((300, 20, 3))
+
+    read = []
+
+    class Source:
+        shape, dtype = pixels.shape, pixels.dtype
+
+        def __getitem__(self, rows):
+            read.append((rows.start, rows.stop))
+            return pixels[rows]
+
+    engine = Engine(generator_of(), "cpu")
+    list(engine.run(Source(), engine.plan(300, 20, 32)))
+    assert read == [(span.start, span.stop) for span in cut(300, 32, 0)]
+
+
+def test_read_only_pixels_and_progress(recwarn):
+    pixels = pixels_of((40, 50, 3))
+    pixels.flags.writeable = False
+    engine = Engine(generator_of(), "cpu")
+    plan, reports = engine.plan(40, 50, 16), []
+    list(engine.run(pixels, plan, lambda done, total: reports.append((done, total))))
+    assert reports == [(done, plan.steps) for done in range(1, plan.steps + 1)]
+    assert plan.steps == 3 * 4
+    assert not recwarn.list
+
+
+def test_an_interrupt_between_bands_ends_the_run():
+    engine = Engine(generator_of(), "cpu")
+    pixels = pixels_of((60, 60, 3))
+
+    def interrupt(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(engine.run(pixels, engine.plan(60, 60, 8), interrupt))
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_closing_the_run_releases_it():
+    engine = Engine(generator_of(), "cpu")
+    pixels = pixels_of((400, 100, 3), np.float32)
+    tracemalloc.start()
+    rows = engine.run(pixels, engine.plan(400, 100, 64))
+    next(rows)
+    assert not torch.is_inference_mode_enabled()
+    rows.close()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100_000
+    assert next(rows, None) is None
+
+
+def test_a_source_that_does_not_fit_the_plan_is_an_error():
+    engine = Engine(generator_of(), "cpu")
+    plan = engine.plan(10, 20)
+    with pytest.raises(ValueError, match="10 x 20"):
+        engine.run(pixels_of((20, 10, 3)), plan)
+    with pytest.raises(ValueError, match="1 or 3"):
+        engine.run(pixels_of((10, 20, 4)), plan)
+    with pytest.raises(ValueError, match="float64"):
+        engine.run(np.zeros((10, 20, 3)), plan)
+
+
+def test_plans_fit_the_budget_whatever_the_picture():
+    engine = Engine(Generator(), "cpu")
+    for height, width in ((1, 1), (192, 192), (8000, 2000), (2000, 30000), (40, 100_000)):
+        for budget in ("700MB", "2GB"):
+            plan = engine.plan(height, width, max_memory=budget)
+            assert plan.peak_bytes <= parse_memory(budget)
+            assert plan.columns[-1].stop == width
+            assert plan.rows[-1].stop == height
+    tall = [
+        engine.plan(height, 2000, max_memory="2GB").peak_bytes for height in (500, 8000, 80_000)
+    ]
+    assert max(tall) <= 1.1 * min(tall)
+
+
+def test_a_budget_that_is_too_small_says_what_to_do():
+    engine = Engine(Generator(), "cpu")
+    with pytest.raises(OutOfMemoryError, match="larger max_memory"):
+        engine.plan(500, 500, max_memory="1MB")
+    with pytest.raises(OutOfMemoryError, match="smaller tile"):
+        engine.plan(4000, 4000, tile=None, max_memory="1GB")
+
+
+def test_a_plan_describes_itself():
+    plan = Engine(generator_of(), "cpu").plan(100, 300, tile=50)
+    assert str(plan).startswith("300x100 to 1200x400 in 12 bands of 50x50, about ")
+
+
+@pytest.mark.parametrize("tile", [0, -1, 1.5, "big", True])
+def test_a_wrong_tile_is_an_error(tile):
+    with pytest.raises(ValueError, match="tile must be"):
+        Engine(generator_of(), "cpu").plan(10, 10, tile)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (1000, 1000),
+        ("1000", 1000),
+        ("2GB", 2 * 2**30),
+        ("512 MiB", 512 * 2**20),
+        ("1.5g", 3 * 2**29),
+        ("64kB", 2**16),
+        ("1TB", 2**40),
+    ],
+)
+def test_memory_in_words(text, count):
+    assert parse_memory(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1", "2XB", "much", 0, -5, True, "nan"])
+def test_wrong_memory_is_an_error(text):
+    with pytest.raises(ValueError, match="memory must be"):
+        parse_memory(text)
+
+
+def test_devices_and_number_types():
+    engine = Engine(generator_of())
+    assert engine.device == choose_device("auto")
+    if engine.device.type == "cpu":
+        assert engine.dtype == torch.float32
+    for device in ("cuda:99", "tpu", "meta"):
+        with pytest.raises(ValueError, match="device"):
+            Engine(generator_of(), device)
+    for dtype in ("int8", torch.float64, "half"):
+        with pytest.raises(ValueError, match="dtype must be"):
+            Engine(generator_of(), "cpu", dtype)
+
+
+def test_the_limits_of_a_container_count(tmp_path):
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 300000\n")
+    assert min(cgroup_free(tmp_path)) == 400_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert min(cgroup_free(tmp_path)) > 2**60
+    assert min(cgroup_free(tmp_path / "absent")) > 2**60
+    assert free_memory(torch.device("cpu")) > 2**20
+
+
+def test_the_default_budget_is_read_at_run_time(monkeypatch):
+    engine = Engine(Generator(), "cpu")
+    monkeypatch.setattr(engine_module, "free_memory", lambda device: 2**29)
+    assert engine.plan(2000, 4000).peak_bytes <= 2**28
+    monkeypatch.setattr(engine_module, "free_memory", lambda device: 2**20)
+    with pytest.raises(OutOfMemoryError):
+        engine.plan(2000, 4000)
+
+
+def test_columns_and_rows_are_cut_as_evenly_as_can_be():
+    plan = Engine(generator_of(), "cpu").plan(90, 130, tile=50)
+    assert plan.rows == cut(90, 50, 0)
+    assert plan.columns == cut(130, 50, SMALL.halo)
