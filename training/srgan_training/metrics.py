@@ -58,10 +58,11 @@ def psnr(prediction: Tensor, target: Tensor, border: int = BORDER) -> Tensor:
     Returns
     -------
     Tensor
-        N values; infinite where the pictures are equal.
+        N values; 100 where the pictures are (nearly) equal, so that means stay finite.
     """
     difference = _judged_luma(prediction, border) - _judged_luma(target, border)
-    return 10 * torch.log10(255**2 / difference.square().mean(dim=(1, 2, 3)))
+    error = difference.square().mean(dim=(1, 2, 3)) / 255**2
+    return -10 * torch.log10(error.clamp_min(1e-10))
 
 
 def ssim(prediction: Tensor, target: Tensor, border: int = BORDER) -> Tensor:

@@ -65,6 +65,11 @@ def picture_tables(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
         yield name, table(["", *versions(evaluation)], rows)
 
 
+def digests(evaluation: Evaluation) -> str:
+    """The models and the SHA-256 of their weights, as a list."""
+    return "".join(f"- {name}: `{digest}`\n" for name, digest in evaluation.models.items())
+
+
 def to_markdown(evaluation: Evaluation) -> str:
     """The whole evaluation as a Markdown document."""
     quality = evaluation.jpeg_quality
@@ -94,6 +99,5 @@ def to_markdown(evaluation: Evaluation) -> str:
     ]
     for name, pictures in picture_tables(evaluation):
         parts += [f"### {name}\n", pictures]
-    weights = "".join(f"- {name}: `{digest}`\n" for name, digest in evaluation.models.items())
-    parts += ["## Weights (SHA-256)\n", weights]
+    parts += ["## Weights (SHA-256)\n", digests(evaluation)]
     return "\n".join(parts)
