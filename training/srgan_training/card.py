@@ -113,7 +113,7 @@ def make_card(
         f"# {name}\n",
         f"A ×{scale} super-resolution generator (SRResNet/SRGAN, arXiv 1609.04802): {purpose}. "
         f"{network.blocks} residual blocks of {network.channels} channels, {parameters:,} weights, "
-        "batch norm folded or absent.\n",
+        "no batch norm left in it.\n",
         "```python\nfrom srgan_infer import SuperResolver\n\n"
         f'big = SuperResolver.from_pretrained("{name}")(picture)\n```\n',
         "## Results\n",

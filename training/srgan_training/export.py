@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -68,7 +69,7 @@ def hardware() -> str:
     count = torch.cuda.device_count()
     if count:
         return f"{count} × {torch.cuda.get_device_name(0)}"
-    return f"{torch.get_num_threads()} cores of a {platform.machine()} CPU"
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def results(evaluation: Mapping[str, Any], sha256: str) -> dict[str, dict[str, dict[str, Any]]]:

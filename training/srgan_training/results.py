@@ -20,7 +20,7 @@ from srgan_infer.errors import UpscaleError
 from srgan_training import tables
 from srgan_training.evaluate import EvaluationError, evaluate, find_pairs, load_models
 from srgan_training.features import FeatureNetwork, load_features
-from srgan_training.scores import HEADS, Evaluation, summarise, versions
+from srgan_training.scores import HEADS, Evaluation, summarise, to_json, versions
 
 SETS = ("Set5", "Set14", "BSD100")
 JPEG_SET = "Set14"
@@ -179,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--features", metavar="FILE", help='safetensors file, or "vgg19"')
     parser.add_argument("--models", nargs="+", help="default: the bundled ones")
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--json", type=Path, help="the scores as well, for export --evaluation")
     options = parser.parse_args(arguments)
     try:
         network = load_features(options.features, HEADS) if options.features else None
@@ -193,6 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text, encoding="utf-8")
+    if options.json is not None:
+        options.json.write_text(to_json(evaluation), encoding="utf-8")
     sys.stdout.write(f"{options.out}\n")
     return 0
 
