@@ -185,15 +185,24 @@ def test_artefacts_are_summed_over_a_set_relative_to_the_originals() -> None:
 
 
 @pytest.mark.skipif(not FEATURES.is_file(), reason="the distilled VGG is not beside this checkout")
-def test_feature_distance_of_bicubic_is_as_documented_for_set14() -> None:
+def test_feature_distance_ranks_noise_blur_and_another_picture() -> None:
     network = load_features(str(FEATURES), scores.HEADS)
     files = evaluate.find_pairs(SHARED / "benchmarks/Set14", 4)["Set14"]
-    distances = []
-    for high_file, low_file in files:
-        pair = evaluate.open_pair("Set14", high_file, low_file, 4, None)
+    pairs = [evaluate.open_pair("Set14", *files[number], 4, None) for number in (3, 6)]
+    width, height = (min(pair.high.size[axis] for pair in pairs) for axis in (0, 1))
+
+    def distances(result: Image.Image, pair: evaluate.Pair) -> list[float]:
+        found = evaluate.score(result, pair, network, torch.device("cpu"))
+        return list(found.feature_distance.values())
+
+    for pair, other in zip(pairs, reversed(pairs), strict=True):
         bicubic = pair.low.resize(pair.high.size, Image.Resampling.BICUBIC)
-        found = evaluate.score(bicubic, pair, network, torch.device("cpu"))
-        distances.append([found.feature_distance[head] for head in scores.HEADS])
-    means = np.mean(distances, axis=0)
-    assert means.min() == pytest.approx(0.29, abs=0.006)
-    assert means.max() == pytest.approx(0.41, abs=0.006)
+        rng = np.random.default_rng(0)
+        noisy = np.asarray(pair.high) + rng.normal(0, 8, (*pair.high.size[::-1], 3))
+        noise = distances(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), pair)
+        blur = distances(bicubic, pair)
+        assert len(blur) == 5
+        assert max(noise) < 0.06 < 0.15 < min(blur) <= max(blur) < 0.65
+        part = evaluate.Pair("", "", pair.low, pair.high.crop((0, 0, width, height)))
+        unrelated = distances(other.high.crop((0, 0, width, height)), part)
+        assert min(unrelated) > max(0.65, *blur)
