@@ -1,0 +1,1 @@
+"""Measurements: every contender in one run, ratios with their spread."""

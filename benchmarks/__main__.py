@@ -1,0 +1,341 @@
+"""Measure, and write the report.
+
+    pip install . -r benchmarks/requirements.txt
+    python -m benchmarks                        # everything
+    python -m benchmarks --only 192 512         # some parts; the rest of the report stays
+
+In each part the contenders take turns, round after round, so that whatever
+else the machine does meets all of them. Reported are medians, the spread
+between the lower and upper quartile, and the median of the ratios within a
+round. Writes docs/benchmarks.json, docs/benchmarks.md and
+docs/images/benchmarks.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks import contenders, report
+from benchmarks.contenders import Contender, Pixels
+from srgan_infer import weights
+from srgan_infer.generator import Generator
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("192", "512", "1mp", "pixels", "avx2", "files", "memory", "gpu")
+OURS, OURS_BF16 = "srgan-infer", "srgan-infer, bfloat16"
+PLAIN, FLOOR = "PyTorch as trained", "direct-convolution floor"
+LOOP, WHOLE = "tile loop, pad 10", "srgan-infer, whole picture"
+
+Part = dict[str, Any]
+
+
+def picture(height: int, width: int) -> Pixels:
+    """The sample picture, mirrored as often as it takes and cut to size."""
+    sample = np.asarray(Image.open(ROOT / "docs/images/sample.png").convert("RGB"))
+    down, across = (
+        -(-side // have) for side, have in zip((height, width), sample.shape, strict=False)
+    )
+    row = np.concatenate([sample[:, :: -1 if step % 2 else 1] for step in range(across)], 1)
+    whole = np.concatenate([row[:: -1 if step % 2 else 1] for step in range(down)], 0)
+    return np.ascontiguousarray(whole[:height, :width])
+
+
+def note(text: str) -> None:
+    """Say how far it is."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def alternate(timed: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each, one after the other in every round."""
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for step in range(rounds):
+        for name, run in timed.items():
+            seconds[name].append(run())
+        note(f"  round {step + 1}: " + ", ".join(f"{n} {s[-1]:.3f}" for n, s in seconds.items()))
+    return seconds
+
+
+def timer(run: Contender, pixels: Pixels) -> Callable[[], float]:
+    """A function that runs once and gives the seconds it took."""
+
+    def timed() -> float:
+        start = time.perf_counter()
+        run(pixels)
+        return time.perf_counter() - start
+
+    return timed
+
+
+def compare(
+    runs: dict[str, Contender],
+    pixels: Pixels,
+    rounds: int,
+    generator: Generator,
+    expected: Pixels | None = None,
+) -> Part:
+    """Check the contenders' results against plain PyTorch, then time them."""
+    same = {}
+    for name, run in runs.items():
+        result = run(pixels)
+        expected = result if expected is None else expected
+        worst, part = contenders.levels(result, expected)
+        same[name] = {"levels": worst, "identical": part, "rms": contenders.seam(result, expected)}
+        note(f"  {name}: at most {worst} levels off, {part:.3%} identical")
+    timed = {name: timer(run, pixels) for name, run in runs.items()}
+    timed[FLOOR] = contenders.floor(generator.config, pixels.shape[0] * pixels.shape[1])
+    height, width = pixels.shape[:2]
+    return {
+        "height": height,
+        "width": width,
+        "gflop": contenders.flop(generator.config) * height * width / 1e9,
+        "seconds": alternate(timed, rounds),
+        "same": same,
+    }
+
+
+def square(generator: Generator, side: int, rounds: int, folder: Path) -> Part:
+    """All contenders on one square picture."""
+    network, threads = contenders.as_trained(generator), torch.get_num_threads()
+    size = (side, side)
+    runs = {
+        PLAIN: contenders.plain(network),
+        "ONNX Runtime": contenders.onnx_runtime(network, folder),
+        "OpenVINO, float32": contenders.openvino(network, folder, size, "f32"),
+        "OpenVINO, its default": contenders.openvino(network, folder, size, None),
+        "ncnn": contenders.ncnn(network, folder, threads),
+        LOOP: contenders.tile_loop(network, tile=128 if side < 256 else 256),
+        OURS: contenders.ours(generator),
+        OURS_BF16: contenders.ours(generator, dtype="bfloat16"),
+    }
+    return compare(runs, picture(side, side), rounds, generator)
+
+
+def megapixel(generator: Generator, rounds: int) -> Part:
+    """Bands against the whole picture and against the tile loop."""
+    runs = {
+        WHOLE: contenders.ours(generator, tile=None),
+        OURS: contenders.ours(generator),
+        LOOP: contenders.tile_loop(contenders.as_trained(generator)),
+    }
+    part = compare(runs, picture(1024, 1024), rounds, generator)
+    part["left_out"] = (
+        "At 1 Mpixel and above, plain PyTorch, ONNX Runtime, OpenVINO and ncnn are left out: on the"
+        " whole picture they need 9 GB and more, and no other time a pixel than at 512x512."
+    )
+    return part
+
+
+def pixels_part(generator: Generator, rounds: int) -> Part:
+    """The time for a pixel as pictures grow."""
+    run = contenders.ours(generator)
+    sides = (512, 1024, 2048)
+    timed = {f"{side}x{side}": timer(run, picture(side, side)) for side in sides}
+    run(picture(256, 256))
+    return {"sides": sides, "seconds": alternate(timed, rounds)}
+
+
+def with_avx2(generator: Generator, rounds: int) -> Part:
+    """Plain PyTorch and the library on a processor without AVX-512."""
+    runs = {
+        PLAIN: contenders.plain(contenders.as_trained(generator)),
+        OURS: contenders.ours(generator),
+    }
+    return compare(runs, picture(192, 192), rounds, generator)
+
+
+SCRIPT = """
+import sys, numpy, torch
+from PIL import Image
+network = torch.load(sys.argv[1], weights_only=False)
+pixels = numpy.asarray(Image.open(sys.argv[2]).convert("RGB"))
+with torch.inference_mode():
+    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+    out = network(x)[0].clamp(0, 1).mul(255).round().to(torch.uint8)
+Image.fromarray(out.permute(1, 2, 0).numpy()).save(sys.argv[3])
+"""
+
+
+def upscale(model: str, source: Path, target: Path) -> list[str]:
+    """The command line that enlarges one file."""
+    program = "import sys; from srgan_infer.cli import main; sys.exit(main())"
+    options = ["--model", model, "--device", "cpu", "--overwrite", "--quiet"]
+    return [sys.executable, "-c", program, *options, str(source), str(target)]
+
+
+def measured(command: list[str]) -> tuple[float, float]:
+    """Seconds and peak resident MiB of a command, start of the process included."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{command} failed")
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return time.perf_counter() - start, usage.ru_maxrss / unit
+
+
+def stopwatch(command: list[str]) -> Callable[[], float]:
+    """A function that runs a command and gives the seconds it took."""
+    return lambda: measured(command)[0]
+
+
+def files(generator: Generator, model: str, rounds: int, folder: Path) -> Part:
+    """From a JPEG file to a PNG file, start of the process included."""
+    (folder / "script.py").write_text(SCRIPT)
+    torch.save(contenders.as_trained(generator), folder / "network.pth")
+    timed = {}
+    for side in (64, 512):
+        source = folder / f"{side}.jpg"
+        Image.fromarray(picture(side, side)).save(source, quality=92)
+        script = [str(folder / name) for name in ("script.py", "network.pth")]
+        commands = {
+            "a script around plain PyTorch": [
+                sys.executable,
+                *script,
+                str(source),
+                str(folder / "a.png"),
+            ],
+            "srgan-upscale": upscale(model, source, folder / "b.png"),
+        }
+        for name, command in commands.items():
+            timed[f"{name}, {side}x{side}"] = stopwatch(command)
+    timed["python -c 'import torch'"] = stopwatch([sys.executable, "-c", "import torch"])
+    return {"seconds": alternate(timed, rounds)}
+
+
+def memory(model: str, folder: Path) -> Part:
+    """Peak resident memory from file to file."""
+    peaks = {}
+    for width, height in ((2000, 500), (2000, 8000)):
+        source = folder / f"{width}x{height}.jpg"
+        Image.fromarray(picture(height, width)).save(source, quality=92)
+        seconds, peak = measured(upscale(model, source, folder / "big.png"))
+        peaks[f"{width}x{height}"] = {"mebibytes": peak, "seconds": seconds}
+        note(f"  {width}x{height}: {peak:.0f} MiB, {seconds:.0f} s")
+    return {"peaks": peaks}
+
+
+def gpu(generator: Generator, rounds: int) -> Part:
+    """The contenders on a GPU, where there is one."""
+    if not torch.cuda.is_available():
+        return {"not_measured": "no CUDA GPU"}
+    network = contenders.as_trained(generator)
+    result: Part = {"device": torch.cuda.get_device_name()}
+    for side in (512, 1024):
+        runs = {
+            PLAIN: contenders.plain(network, "cuda"),
+            "PyTorch as trained, float16": contenders.plain(network, "cuda", torch.float16),
+            "torch.compile, float16": contenders.compiled(network, "cuda", torch.float16),
+            LOOP: contenders.tile_loop(network, device="cuda"),
+            OURS: contenders.ours(generator, "cuda"),
+            "srgan-infer, float32": contenders.ours(generator, "cuda", "float32"),
+        }
+        result[str(side)] = compare(runs, picture(side, side), rounds, generator)
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on, and with which versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for name in ("torch", "onnxruntime", "openvino", "ncnn"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "absent"
+    names = (
+        [
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if Path("/proc/cpuinfo").exists()
+        else []
+    )
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def main() -> None:
+    """Measure the parts asked for, and write the report over all parts measured so far."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.split("\n")[0] if __doc__ else None
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=PARTS,
+        default=list(PARTS),
+        metavar="PART",
+        help=f"of {', '.join(PARTS)}",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="at least 5 for a report (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--model", default="srresnet", help="the model whose network is run (default: %(default)s)"
+    )
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the report goes")
+    options = parser.parse_args()
+    store = options.docs / "benchmarks.json"
+    results: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {"parts": {}}
+    generator = weights.build(weights.load(options.model))
+    rounds = options.rounds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run: dict[str, Callable[[], Part]] = {
+            "192": lambda: square(generator, 192, rounds, folder),
+            "512": lambda: square(generator, 512, rounds, folder),
+            "1mp": lambda: megapixel(generator, rounds),
+            "pixels": lambda: pixels_part(generator, rounds),
+            "avx2": lambda: with_avx2(generator, rounds),
+            "files": lambda: files(generator, options.model, rounds, folder),
+            "memory": lambda: memory(options.model, folder),
+            "gpu": lambda: gpu(generator, rounds),
+        }
+        for part in options.only:
+            note(f"{part}:")
+            limited = os.environ.get("ONEDNN_MAX_CPU_ISA") == "AVX2"
+            if part == "avx2" and not limited:
+                # The instructions are chosen when the library is loaded.
+                command = [sys.executable, "-m", "benchmarks", "--only", "avx2"]
+                command += ["--rounds", str(rounds), "--model", options.model]
+                subprocess.run(
+                    [*command, "--docs", name],
+                    check=True,
+                    cwd=ROOT,
+                    env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+                )
+                child = json.loads((folder / "benchmarks.json").read_text())
+                results["parts"][part] = child["parts"][part]
+            else:
+                results["parts"][part] = run[part]()
+            results["machine"] = machine()
+            store.write_text(json.dumps(results, indent=1) + "\n")
+    (options.docs / "images").mkdir(exist_ok=True)
+    report.write(results, options.docs)
+
+
+if __name__ == "__main__":
+    main()
