@@ -14,11 +14,12 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from srgan_infer.errors import PictureWarning, UpscaleError
-from srgan_infer.reports import Outcome, Report, bars, duration
+from srgan_infer.reports import Outcome, Report, Step, bars, duration
 from srgan_infer.version import __version__
 
 if TYPE_CHECKING:
@@ -262,57 +263,64 @@ def _resolvers(args: argparse.Namespace) -> list[SuperResolver]:
 
 
 def _run(args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[SuperResolver]) -> int:
-    """Do the jobs, one worker for each device, and report in the main thread.
-
-    Workers are threads so that Ctrl-C only ever interrupts the main thread:
-    a worker ends at its next step, in order, and leaves no half file.
-    """
+    """Do the jobs and tell about each."""
     report = _report(args, jobs)
+    todo = [job for job in jobs if _is_open(job)]
+    warnings.simplefilter("ignore", PictureWarning)  # they are in the results too
+    with _termination_as_ctrl_c(), bars(report, len(todo), len(resolvers)) as (advance, steps):
+        if len(resolvers) == 1:
+            # Not in a thread: outside the main one, glibc's allocator lets the memory of
+            # ever new tensors grow to several times of what they need.
+            outcomes = (_upscale(args, job, resolvers[0], steps[0]) for job in todo)
+        else:
+            outcomes = _share(args, todo, resolvers, steps)
+        with closing(outcomes):
+            for outcome in outcomes:
+                report.tell(outcome)
+                advance()
+    return report.finish([job for job in jobs if not _is_open(job)])
+
+
+def _share(
+    args: argparse.Namespace,
+    todo: Sequence[Job],
+    resolvers: Sequence[SuperResolver],
+    steps: Sequence[Step],
+) -> Generator[Outcome, None, None]:
+    """Do the jobs with one thread for each device; outcomes come as they are ready.
+
+    Ctrl-C reaches the main thread only. The others then end at their next
+    step, so that they leave no half file.
+    """
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-    todo = [job for job in jobs if _is_open(job)]
     for job in todo:
         waiting.put(job)
     stop = threading.Event()
-    warnings.simplefilter("ignore", PictureWarning)  # they are in the results too
-    previous = _catch_termination()
-    with bars(report, len(todo), len(resolvers)) as (pictures, steps):
 
-        def work(resolver: SuperResolver, step: Callable[[str, int, int], None]) -> None:
+    def work(resolver: SuperResolver, step: Step) -> None:
+        def step_or_stop(name: str, done: int, total: int) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            step(name, done, total)
+
+        with suppress(queue.Empty, KeyboardInterrupt):
             while not stop.is_set():
-                try:
-                    job = waiting.get_nowait()
-                except queue.Empty:
-                    return
+                outcomes.put(_upscale(args, waiting.get_nowait(), resolver, step_or_stop))
 
-                def progress(done: int, total: int, name: str = job.name) -> None:
-                    if stop.is_set():
-                        raise KeyboardInterrupt
-                    step(name, done, total)
-
-                try:
-                    outcomes.put(_upscale(args, job, resolver, progress))
-                except KeyboardInterrupt:
-                    return
-
-        workers = [
-            threading.Thread(target=work, args=pair, daemon=True)
-            for pair in zip(resolvers, steps, strict=True)
-        ]
+    workers = [
+        threading.Thread(target=work, args=pair, daemon=True)
+        for pair in zip(resolvers, steps, strict=True)
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        for _ in todo:
+            yield _next(outcomes, workers)
+    finally:
+        stop.set()
         for worker in workers:
-            worker.start()
-        try:
-            for _ in todo:
-                report.tell(_next(outcomes, workers))
-                pictures()
-        except BaseException:
-            stop.set()
-            for worker in workers:
-                worker.join()
-            raise
-        finally:
-            _restore_termination(previous)
-    return report.finish([job for job in jobs if not _is_open(job)])
+            worker.join()
 
 
 def _next(outcomes: queue.SimpleQueue[Outcome], workers: Sequence[threading.Thread]) -> Outcome:
@@ -330,7 +338,7 @@ def _upscale(
     args: argparse.Namespace,
     job: Job,
     resolver: SuperResolver,
-    progress: Callable[[int, int], None],
+    step: Step,
 ) -> Outcome:
     """One picture; whatever goes wrong with it is its outcome."""
     start = time.perf_counter()
@@ -340,7 +348,11 @@ def _upscale(
         if job.target is not None:
             job.target.parent.mkdir(parents=True, exist_ok=True)
         result = resolver.upscale_file(
-            source, target, format=args.format, quality=args.quality, progress=progress
+            source,
+            target,
+            format=args.format,
+            quality=args.quality,
+            progress=lambda done, total: step(job.name, done, total),
         )
         if job.target is None:
             sys.stdout.buffer.flush()
@@ -430,17 +442,18 @@ def _seconds_per_pixel(resolver: SuperResolver) -> float:
     return (time.perf_counter() - start) / trial[..., 0].size
 
 
-def _catch_termination() -> Any:
-    """Let a polite kill end the command as Ctrl-C does, without a half file."""
+@contextmanager
+def _termination_as_ctrl_c() -> Iterator[None]:
+    """Let a polite kill end the command in order, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def end(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    return signal.signal(signal.SIGTERM, end)
-
-
-def _restore_termination(previous: Any) -> None:
-    if previous is not None:
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
         signal.signal(signal.SIGTERM, previous)

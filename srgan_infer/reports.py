@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from srgan_infer.jobs import Job
 
+# Told the picture's name, the steps done and their number.
+Step = Callable[[str, int, int], None]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -119,7 +122,7 @@ def duration(seconds: float) -> str:
 @contextmanager
 def bars(
     report: Report, pictures: int, workers: int
-) -> Iterator[tuple[Callable[[], None], list[Callable[[str, int, int], None]]]]:
+) -> Iterator[tuple[Callable[[], None], list[Step]]]:
     """Progress of the batch, and of each worker's picture, on a terminal."""
     if not report.bars:
         yield (lambda: None), [lambda name, done, total: None] * workers
@@ -135,7 +138,7 @@ def bars(
             for index in range(min(workers, pictures))
         ]
 
-        def mover(bar: Any) -> Callable[[str, int, int], None]:
+        def mover(bar: Any) -> Step:
             def move(name: str, done: int, total: int) -> None:
                 if bar.desc != f"{short(name)}: ":
                     bar.set_description(short(name), refresh=False)
