@@ -54,14 +54,13 @@ def bars() -> list[str]:
 def legend() -> list[str]:
     """What the colours mean."""
     entries = (
-        (NEW, "computed in this band"),
-        (KEPT, "kept for the next band"),
-        (GONE, "given on and forgotten"),
-        (AHEAD, "not there yet"),
+        (LEFT, NEW, "computed in this band"),
+        (LEFT + 168, KEPT, "kept for the next band"),
+        (LEFT + 338, GONE, "given on and forgotten"),
+        (LEFT + 508, AHEAD, "not there yet"),
     )
     parts = []
-    for step, (colour, text) in enumerate(entries):
-        x = LEFT + step * 157
+    for x, colour, text in entries:
         parts.append(f'<rect x="{x}" y="20" width="14" height="14" rx="2" fill="{colour}"/>')
         parts.append(f'<text x="{x + 20}" y="32">{text}</text>')
     return parts

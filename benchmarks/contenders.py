@@ -190,7 +190,8 @@ def ncnn(network: nn.Module, folder: Path, threads: int) -> Contender:
 
     def run(pixels: Pixels) -> Pixels:
         extractor = net.create_extractor()
-        extractor.input("in0", ncnn.Mat(to_floats(pixels)[0].numpy()))
+        values = to_floats(pixels)[0].numpy()
+        extractor.input("in0", ncnn.Mat(values).clone())
         _, out = extractor.extract("out0")
         return to_pixels(torch.from_numpy(np.array(out))[None])
 
