@@ -22,7 +22,7 @@ from srgan_training.generator import TrainingGenerator
 from srgan_training.train import CHECKPOINT
 
 from srgan_infer import SuperResolver, weights
-from srgan_infer.generator import GeneratorConfig
+from srgan_infer.generator import Generator, GeneratorConfig
 
 
 def trained(config: TrainConfig) -> TrainingGenerator:
@@ -197,7 +197,7 @@ def test_a_fold_that_changes_the_result_is_refused(
     write_run(tmp_path / "run", small(batch_norm=True))
 
     def wrong(model: TrainingGenerator) -> Any:
-        generator = export.Generator(model.config).eval()
+        generator = Generator(model.config).eval()
         plain = {k: v for k, v in model.state_dict().items() if k in generator.state_dict()}
         generator.load_state_dict(plain, strict=False)
         return generator
