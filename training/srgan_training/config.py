@@ -63,6 +63,7 @@ class LossConfig:
     before_activation: bool = False
     adversarial_weight: float = 0.0  # 0: no discriminator
     relativistic: bool = False
+    grid_weight: float = 0.0  # against a grid of low-resolution period, see losses.grid_loss
     shift: int = 0  # prediction and target are shifted alike by 0…N pixels before both networks
 
 

@@ -28,6 +28,31 @@ def feature_loss(
     return torch.stack(terms).sum()
 
 
+def grid_loss(fake: Tensor, real: Tensor, scale: int, cells: int = 4) -> Tensor:
+    """How much stronger a grid with the period of one low-resolution pixel is in ``fake``.
+
+    On an even area a generator can invent texture only as a pattern that
+    repeats with every low-resolution pixel, and a feature loss rewards it for
+    that. The difference of the pictures is averaged at each of the scale²
+    sub-pixel phases over windows of ``cells`` × ``cells`` low-resolution
+    pixels: texture that is not locked to the grid cancels out, a grid does not.
+
+    Parameters
+    ----------
+    fake, real
+        N×3×H×W in [0, 1], H and W multiples of ``scale``, cut on the grid.
+
+    Returns
+    -------
+    Tensor
+        Mean square of the phases' deviations from their own mean.
+    """
+    phases = F.pixel_unshuffle(fake - real, scale)
+    phases = phases.reshape(-1, scale**2, *phases.shape[2:])
+    means = F.avg_pool2d(phases, cells, stride=max(cells // 2, 1))
+    return (means - means.mean(1, keepdim=True)).square().mean()
+
+
 def shifted(fake: Tensor, real: Tensor, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Cut both to one random window that is ``most`` pixels smaller.
 

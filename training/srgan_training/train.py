@@ -40,7 +40,7 @@ from srgan_training.discriminator import (
 from srgan_training.features import FeatureNetwork, feature_distance, load_features
 from srgan_training.generator import TrainingGenerator
 from srgan_training.logbook import MetricsFile, sample_grid
-from srgan_training.losses import distance, feature_loss, shifted
+from srgan_training.losses import distance, feature_loss, grid_loss, shifted
 from srgan_training.metrics import psnr, ssim
 
 log = logging.getLogger("srgan_training")
@@ -178,6 +178,9 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
             fake = generator(low).float()
             losses = {"pixel": distance(fake, high, config.loss.pixel)}
             loss = config.loss.pixel_weight * losses["pixel"]
+            if config.loss.grid_weight > 0:
+                losses["grid"] = grid_loss(fake, high, config.generator.scale)
+                loss = loss + config.loss.grid_weight * losses["grid"]
             fake_window, real_window = shifted(fake, high, config.loss.shift, shift_rng)
             if features is not None:
                 losses["feature"] = feature_loss(
@@ -380,12 +383,16 @@ def validate(
     accelerator: Accelerator,
 ) -> dict[str, float]:
     """PSNR-Y, SSIM and, where there is a network for it, feature distance on held-back crops."""
-    found: dict[str, list[Tensor]] = {"val_psnr": [], "val_ssim": [], "val_feature_distance": []}
+    found: dict[str, list[Tensor]] = {
+        name: [] for name in ("val_psnr", "val_ssim", "val_grid", "val_feature_distance")
+    }
+    scale = high.shape[-1] // low.shape[-1]
     for low_part, high_part in zip(torch.split(low, 8), torch.split(high, 8), strict=True):
         target = high_part.to(accelerator.device)
         fake = model(low_part.to(accelerator.device)).clamp(0, 1)
         found["val_psnr"].append(psnr(fake, target))
         found["val_ssim"].append(ssim(fake, target))
+        found["val_grid"].append(grid_loss(fake, target, scale).expand(len(target)))
         if features is not None:
             distances = feature_distance(features, fake, target)
             found["val_feature_distance"].append(torch.stack(list(distances.values())).mean(0))

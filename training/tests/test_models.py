@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from srgan_training.discriminator import Discriminator, adversarial_loss, discriminator_loss
 from srgan_training.features import FeatureNetwork, feature_distance, load_features
 from srgan_training.generator import TrainingGenerator, deploy
-from srgan_training.losses import feature_loss, shifted
+from srgan_training.losses import feature_loss, grid_loss, shifted
 
 from srgan_infer.generator import Generator, GeneratorConfig
 
@@ -168,6 +168,19 @@ def test_feature_loss_has_a_gradient_for_the_generated_picture_only() -> None:
     assert fake.grad is not None
     assert fake.grad.abs().max() > 0
     assert real.grad is None
+
+
+def test_grid_loss_sees_a_grid_and_neither_noise_nor_a_colour_cast() -> None:
+    rng = torch.Generator().manual_seed(0)
+    real = torch.rand(2, 3, 64, 64, generator=rng)
+    grid = torch.zeros(64, 64)
+    grid[::4, 2::4] = 0.05
+    noise = torch.randn(real.shape, generator=rng) * grid.std()
+    assert grid_loss(real, real, 4) == 0
+    assert grid_loss(real + 0.1, real, 4) < 1e-9
+    seen = grid_loss(real + grid, real, 4)
+    assert float(seen) == pytest.approx(float(grid.var(correction=0)), rel=1e-3)
+    assert seen > 8 * grid_loss(real + noise, real, 4)
 
 
 def test_shift_moves_both_pictures_alike_and_off_the_grid() -> None:
