@@ -28,7 +28,7 @@ def feature_loss(
     return torch.stack(terms).sum()
 
 
-def grid_loss(fake: Tensor, real: Tensor, scale: int, cells: int = 4) -> Tensor:
+def grid_loss(fake: Tensor, real: Tensor, scale: int, cells: int = 8) -> Tensor:
     """How much stronger a grid with the period of one low-resolution pixel is in ``fake``.
 
     On an even area a generator can invent texture only as a pattern that
