@@ -176,7 +176,14 @@ class Convolution:
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
         self.kept: Tensor | None = None
-        self.padding = 0
+        self.count = 0  # rows in use of those kept
+        self.padding = 0  # zero rows at their top, above the picture
+
+    def start(self, width: int, like: Tensor) -> None:
+        """Make room for the rows to keep, zeros at first."""
+        reach, channels = self.layer.reach, int(self.layer.weight.shape[1])
+        self.kept = blank(like, channels, 2 * reach, width)
+        self.count = self.padding = reach
 
     def push(self, rows: Tensor, last: bool) -> tuple[Tensor, Tensor]:
         """Feed the next rows.
@@ -195,22 +202,28 @@ class Convolution:
             rows from the first one that has no output yet.
         """
         layer, reach = self.layer, self.layer.reach
-        if self.kept is None and last:
-            return layer(rows, reach), rows
         if self.kept is None:
-            self.kept, self.padding = blank(rows, reach), reach
-        parts = [self.kept, rows]
+            if last:
+                return layer(rows, reach), rows
+            self.start(rows.shape[3], rows)
+            assert self.kept is not None
+        if self.kept.dtype != rows.dtype:
+            self.kept = self.kept.to(rows.dtype)
+        parts = [self.kept[:, :, : self.count], rows]
         if last:
-            parts.append(blank(rows, reach))
+            parts.append(blank(rows, rows.shape[1], reach, rows.shape[3]))
         x = torch.cat(parts, 2)
         height = x.shape[2]
         seen = x[:, :, self.padding :]
+        if not last:
+            # Always in the same place: memory that stays between blocks that go
+            # would leave holes that the next, larger block does not fit into.
+            self.count = min(height, 2 * reach)
+            self.kept[:, :, : self.count] = x[:, :, height - self.count :]
+            self.padding = max(0, self.padding - (height - self.count))
         if height <= 2 * reach:
-            self.kept = x
-            return rows.new_empty((1, layer.weight.shape[0], 0, rows.shape[3])), seen
-        # A copy, so that the band's whole input is not kept alive by its last rows.
-        self.kept = x[:, :, height - 2 * reach :].clone(memory_format=torch.channels_last)
-        self.padding = max(0, self.padding - (height - 2 * reach))
+            empty = (1, layer.weight.shape[0], 0, x.shape[3])
+            return x.new_empty(empty, dtype=layer.weight.dtype), seen
         return layer(x, 0), seen
 
 
@@ -290,10 +303,9 @@ def enlarge(config: GeneratorConfig, rows: Tensor) -> Tensor:
     return F.interpolate(rows, scale_factor=config.scale, mode="bilinear", align_corners=False)
 
 
-def blank(rows: Tensor, height: int) -> Tensor:
-    """Zero rows as wide as ``rows``, channels last."""
-    zeros = rows.new_zeros((1, height, rows.shape[3], rows.shape[1]))
-    return zeros.permute(0, 3, 1, 2)
+def blank(like: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """Zero rows, channels last."""
+    return like.new_zeros((1, height, width, channels)).permute(0, 3, 1, 2)
 
 
 class Stream:
@@ -335,6 +347,8 @@ class Stream:
         Tensor
             1×3×h×(scale·W): the rows of the result that are ready, possibly none.
         """
+        if self.stem.kept is None and not last:
+            self._start(rows)
         x = self.stem.push(rows, last)[0].to(rows.dtype)
         self.skip.push(x)
         for one, two in self.blocks:
@@ -348,6 +362,15 @@ class Stream:
         parts = [x] if self.tail_rows is None else torch.split(x, self.tail_rows, 2)
         done = [self._tail(part, last and part is parts[-1]) for part in parts]
         return self.enlarged.push(done[0] if len(done) == 1 else torch.cat(done, 2), rows, last)
+
+    def _start(self, rows: Tensor) -> None:
+        """Make room for all rows that are kept, side by side."""
+        width = rows.shape[3]
+        for conv in (self.stem, *(conv for pair in self.blocks for conv in pair), self.trunk):
+            conv.start(width, rows)
+        for step, conv in enumerate(self.upsample):
+            conv.start(width << step, rows)
+        self.output.start(width << (len(self.upsample) - 1), rows)
 
     def _tail(self, x: Tensor, last: bool) -> Tensor:
         """Sub-pixel and output convolutions."""

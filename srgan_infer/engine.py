@@ -33,7 +33,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 # copying the rows kept cost little, small enough for a layer to stay in the cache.
 BAND_PIXELS = 40960
 # Likewise for the sub-pixel layers, whose tensors are 16 times as large.
-TAIL_PIXELS = 8192
+TAIL_PIXELS = 4096
 # Narrower columns would mostly recompute each other's halo.
 WIDEST_COLUMN = 4096
 LARGEST_TILE = 1024
@@ -92,15 +92,17 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Pieces to run."""
-        return len(self.rows) * len(self.columns)
+        """Pieces to run, one more for each column of several bands: the rows held back."""
+        held_back = self.kind == "bands" and len(self.rows) > 1
+        return (len(self.rows) + held_back) * len(self.columns)
 
     def __str__(self) -> str:
         tall = max(span.stop - span.start for span in self.rows)
         wide = max(span.stop - span.start for span in self.columns)
+        count = len(self.rows) * len(self.columns)
         return (
             f"{self.width}x{self.height} to {self.width * self.scale}x{self.height * self.scale}"
-            f" in {self.steps} {self.kind if self.steps > 1 else self.kind[:-1]}"
+            f" in {count} {self.kind if count > 1 else self.kind[:-1]}"
             f" of {wide}x{tall}, about {self.peak_bytes / 2**20:.0f} MiB"
         )
 
@@ -273,12 +275,14 @@ class Engine:
         self, source: RowSource, plan: Plan, progress: ProgressFn
     ) -> Iterator[np.ndarray]:
         streams = [Stream(self.network, plan.tail_rows) for _ in plan.columns]
+        # The last step feeds nothing: the layers give the rows that they held
+        # back, which together with a band would be much more than a band.
+        bands = plan.rows if len(plan.rows) == 1 else (*plan.rows, None)
         done = 0
-        for band in plan.rows:
-            rows = np.asarray(source[band.start : band.stop])
-            parts = []
+        for band in bands:
+            rows = rows[:0] if band is None else np.asarray(source[band.start : band.stop])
+            last, parts = band is bands[-1], []
             for stream, column in zip(streams, plan.columns, strict=True):
-                last = band.stop == plan.height
                 parts.append(self._band(stream, rows[:, column.first : column.last], last, column))
                 done += 1
                 progress(done, plan.steps)
@@ -494,8 +498,8 @@ def band_values(
     read = sum(span.length for span in columns)
     growth = 1 << (config.doublings - 1)
     lag = body * (2 * config.blocks + 1)
-    # In the last band every layer gives the rows that it held back as well.
-    tall = max(span.length for span in rows) + (lag if len(rows) > 1 else 0)
+    # In the last step every layer gives the rows that it held back.
+    tall = max(max(span.length for span in rows), lag if len(rows) > 1 else 0)
     # A residual block: its input, that behind the rows kept, and two results.
     work = 4 * tall * wide * channels
     # The last sub-pixel layer: its input, its result, and both behind the rows kept.
