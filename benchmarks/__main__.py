@@ -303,7 +303,8 @@ def main() -> None:
     generator = weights.build(weights.load(options.model))
     rounds = options.rounds
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = options.work or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         run: dict[str, Callable[[], Part]] = {
             "192": lambda: square(generator, 192, rounds, folder),
             "512": lambda: square(generator, 512, rounds, folder),

@@ -278,9 +278,10 @@ class Engine:
         # The last step feeds nothing: the layers give the rows that they held
         # back, which together with a band would be much more than a band.
         bands = plan.rows if len(plan.rows) == 1 else (*plan.rows, None)
+        nothing = np.empty((0, plan.width, source.shape[2]), source.dtype)
         done = 0
         for band in bands:
-            rows = rows[:0] if band is None else np.asarray(source[band.start : band.stop])
+            rows = nothing if band is None else np.asarray(source[band.start : band.stop])
             last, parts = band is bands[-1], []
             for stream, column in zip(streams, plan.columns, strict=True):
                 parts.append(self._band(stream, rows[:, column.first : column.last], last, column))
