@@ -296,6 +296,9 @@ def main() -> None:
     parser.add_argument(
         "--model", default="srresnet", help="the model whose network is run (default: %(default)s)"
     )
+    parser.add_argument(
+        "--work", type=Path, help="folder that keeps the exported networks for the next run"
+    )
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the report goes")
     options = parser.parse_args()
     store = options.docs / "benchmarks.json"
@@ -328,7 +331,7 @@ def main() -> None:
                     cwd=ROOT,
                     env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
                 )
-                child = json.loads((folder / "benchmarks.json").read_text())
+                child = json.loads((Path(name) / "benchmarks.json").read_text())
                 results["parts"][part] = child["parts"][part]
             else:
                 results["parts"][part] = run[part]()
