@@ -1,0 +1,74 @@
+"""The weights that come with the package: whole, as recorded, and better than bicubic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from srgan_infer import SuperResolver, cli, weights
+from srgan_infer.doctor import self_test
+
+SET5 = Path(__file__).parents[2] / "shared" / "data" / "benchmarks" / "Set5"
+MODELS = ("srgan", "srresnet")
+
+
+def test_both_models_are_bundled() -> None:
+    assert weights.bundled() == MODELS
+    assert weights.load().name == "srgan"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_bundled_folder_is_a_hub_repository(model: str) -> None:
+    folder = weights.BUNDLED_FOLDER / model
+    assert {"config.json", "model.safetensors", "README.md"} <= {p.name for p in folder.iterdir()}
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\n")
+    assert "license: mit" in card.split("---")[1]
+    for subject in ("data", "steps", "Set5"):
+        assert subject in card
+
+
+def test_the_two_share_one_topology() -> None:
+    one, two = (weights.load(name) for name in MODELS)
+    assert one.config == two.config
+    assert one.config.halo == 40
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_golden_picture(model: str) -> None:
+    """When weights were replaced on purpose: ``python tests/renew_golden.py``."""
+    result = self_test(model, "cpu")
+    assert result.passed, result.problem
+
+
+def test_the_doctor_is_content(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--doctor", "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    for model in MODELS:
+        assert weights.load(model).sha256 in shown
+    assert "All is well." in shown
+
+
+def psnr_y(one: Image.Image, two: Image.Image) -> float:
+    """PSNR in dB on BT.601 luma with a border of 4 pixels cut, as tables have it."""
+    luma = [
+        np.asarray(image.convert("RGB"), np.float64) @ (65.481, 128.553, 24.966) / 255
+        for image in (one, two)
+    ]
+    error = (luma[0] - luma[1])[4:-4, 4:-4]
+    return float(10 * np.log10(255**2 / np.mean(error**2)))
+
+
+@pytest.mark.skipif(not SET5.is_dir(), reason="Set5 is not there")
+def test_srresnet_is_better_than_bicubic() -> None:
+    sr = SuperResolver.from_pretrained("srresnet", device="cpu")
+    gains = []
+    for path in sorted((SET5 / "HR").iterdir()):
+        with Image.open(path) as high, Image.open(SET5 / "LRx4" / path.name) as low:
+            bicubic = low.convert("RGB").resize(high.size, Image.Resampling.BICUBIC)
+            gains.append(psnr_y(sr(low.convert("RGB")), high) - psnr_y(bicubic, high))
+    assert len(gains) == 5
+    assert np.mean(gains) >= 2.3
