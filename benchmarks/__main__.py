@@ -4,10 +4,10 @@
     python -m benchmarks                        # everything
     python -m benchmarks --only 192 512         # some parts; the rest of the report stays
 
-In each part the contenders take turns, round after round, so that whatever
-else the machine does meets all of them. Reported are medians, the spread
-between the lower and upper quartile, and the median of the ratios within a
-round. Writes docs/benchmarks.json, docs/benchmarks.md and
+In each part the contenders take turns, round after round and each in a process
+of its own, so that whatever else the machine does meets all of them. Reported
+are medians, the spread between the lower and upper quartile, and the median of
+the ratios within a round. Writes docs/benchmarks.json, docs/benchmarks.md and
 docs/images/benchmarks.png.
 """
 
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ import torch
 from PIL import Image
 
 from benchmarks import contenders, report
-from benchmarks.contenders import Contender, Pixels
+from benchmarks.contenders import Pixels
+from benchmarks.worker import Factory, Worker
 from srgan_infer import weights
-from srgan_infer.generator import Generator
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("192", "512", "1mp", "pixels", "avx2", "files", "memory", "gpu")
@@ -70,92 +71,85 @@ def alternate(timed: dict[str, Callable[[], float]], rounds: int) -> dict[str, l
     return seconds
 
 
-def timer(run: Contender, pixels: Pixels) -> Callable[[], float]:
+def timer(worker: Worker, pixels: Pixels) -> Callable[[], float]:
     """A function that runs once and gives the seconds it took."""
-
-    def timed() -> float:
-        start = time.perf_counter()
-        run(pixels)
-        return time.perf_counter() - start
-
-    return timed
+    return lambda: worker(pixels)[0]
 
 
-def compare(
-    runs: dict[str, Contender],
-    pixels: Pixels,
-    rounds: int,
-    generator: Generator,
-    expected: Pixels | None = None,
-) -> Part:
-    """Check the contenders' results against plain PyTorch, then time them."""
-    same = {}
-    for name, run in runs.items():
-        result = run(pixels)
-        expected = result if expected is None else expected
-        worst, part = contenders.levels(result, expected)
-        same[name] = {"levels": worst, "identical": part, "rms": contenders.seam(result, expected)}
-        note(f"  {name}: at most {worst} levels off, {part:.3%} identical")
-    timed = {name: timer(run, pixels) for name, run in runs.items()}
-    timed[FLOOR] = contenders.floor(generator.config, pixels.shape[0] * pixels.shape[1])
+def compare(model: str, factories: dict[str, Factory], pixels: Pixels, rounds: int) -> Part:
+    """Check the contenders' results against the first one's, then time them."""
+    workers = {name: Worker(model, factory) for name, factory in factories.items()}
+    workers[FLOOR] = Worker(model, contenders.floor)
+    same, expected = {}, None
+    for name, worker in workers.items():
+        result = worker(pixels)[1]
+        if result is not None:
+            expected = result if expected is None else expected
+            worst, part = contenders.levels(result, expected)
+            rms = contenders.rms(result, expected)
+            same[name] = {"levels": worst, "identical": part, "rms": rms}
+            note(f"  {name}: at most {worst} levels off, {part:.3%} identical")
+    seconds = alternate({name: timer(worker, pixels) for name, worker in workers.items()}, rounds)
+    for worker in workers.values():
+        worker.pipe.close()
+        worker.process.join()
     height, width = pixels.shape[:2]
-    return {
-        "height": height,
-        "width": width,
-        "gflop": contenders.flop(generator.config) * height * width / 1e9,
-        "seconds": alternate(timed, rounds),
-        "same": same,
-    }
+    gflop = contenders.flop(weights.load(model).config) * height * width / 1e9
+    return {"height": height, "width": width, "gflop": gflop, "seconds": seconds, "same": same}
 
 
-def square(generator: Generator, side: int, rounds: int, folder: Path) -> Part:
+def square(model: str, side: int, rounds: int, folder: Path) -> Part:
     """All contenders on one square picture."""
-    network, threads = contenders.as_trained(generator), torch.get_num_threads()
-    size = (side, side)
-    runs = {
-        PLAIN: contenders.plain(network),
-        "ONNX Runtime": contenders.onnx_runtime(network, folder),
-        "OpenVINO, float32": contenders.openvino(network, folder, size, "f32"),
-        "OpenVINO, its default": contenders.openvino(network, folder, size, None),
-        "ncnn": contenders.ncnn(network, folder, threads),
-        LOOP: contenders.tile_loop(network, tile=128 if side < 256 else 256),
-        OURS: contenders.ours(generator),
-        OURS_BF16: contenders.ours(generator, dtype="bfloat16"),
+    threads, size = torch.get_num_threads(), (side, side)
+    generator = weights.build(weights.load(model))
+    contenders.exported(generator, folder)
+    openvino = partial(contenders.openvino, folder=folder, size=size)
+    factories: dict[str, Factory] = {
+        PLAIN: contenders.plain,
+        "ONNX Runtime": partial(contenders.onnx_runtime, folder=folder),
+        "OpenVINO, float32": partial(openvino, precision="f32"),
+        "OpenVINO, its default": partial(openvino, precision=None),
+        "ncnn": partial(contenders.ncnn, folder=folder, threads=threads),
+        LOOP: partial(contenders.tile_loop, tile=128 if side < 256 else 256),
+        OURS: contenders.ours,
+        OURS_BF16: partial(contenders.ours, dtype="bfloat16"),
     }
-    return compare(runs, picture(side, side), rounds, generator)
+    return compare(model, factories, picture(side, side), rounds)
 
 
-def megapixel(generator: Generator, rounds: int) -> Part:
+def megapixel(model: str, rounds: int) -> Part:
     """Bands against the whole picture and against the tile loop."""
-    runs = {
-        WHOLE: contenders.ours(generator, tile=None),
-        OURS: contenders.ours(generator),
-        LOOP: contenders.tile_loop(contenders.as_trained(generator)),
+    factories: dict[str, Factory] = {
+        WHOLE: partial(contenders.ours, tile=None),
+        OURS: contenders.ours,
+        LOOP: contenders.tile_loop,
     }
-    part = compare(runs, picture(1024, 1024), rounds, generator)
+    part = compare(model, factories, picture(1024, 1024), rounds)
     part["left_out"] = (
-        "At 1 Mpixel and above, plain PyTorch, ONNX Runtime, OpenVINO and ncnn are left out: on the"
-        " whole picture they need 9 GB and more, and no other time a pixel than at 512x512."
+        "At 1 Mpixel and above, plain PyTorch, ONNX Runtime, OpenVINO and ncnn are left out: their"
+        " time goes with the pixels, and on the whole picture they need many gigabytes."
     )
     return part
 
 
-def pixels_part(generator: Generator, rounds: int) -> Part:
+def pixels_part(model: str, rounds: int) -> Part:
     """The time for a pixel as pictures grow."""
-    run = contenders.ours(generator)
+    worker = Worker(model, contenders.ours)
     sides = (512, 1024, 2048)
-    timed = {f"{side}x{side}": timer(run, picture(side, side)) for side in sides}
-    run(picture(256, 256))
+    worker(picture(256, 256))
+    timed = {f"{side}x{side}": timer(worker, picture(side, side)) for side in sides}
     return {"sides": sides, "seconds": alternate(timed, rounds)}
 
 
-def with_avx2(generator: Generator, rounds: int) -> Part:
+def with_avx2(model: str, rounds: int) -> Part:
     """Plain PyTorch and the library on a processor without AVX-512."""
-    runs = {
-        PLAIN: contenders.plain(contenders.as_trained(generator)),
-        OURS: contenders.ours(generator),
-    }
-    return compare(runs, picture(192, 192), rounds, generator)
+    factories: dict[str, Factory] = {PLAIN: contenders.plain, OURS: contenders.ours}
+    # The instructions are chosen when a process loads the library.
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    try:
+        return compare(model, factories, picture(192, 192), rounds)
+    finally:
+        del os.environ["ONEDNN_MAX_CPU_ISA"]
 
 
 SCRIPT = """
@@ -193,10 +187,10 @@ def stopwatch(command: list[str]) -> Callable[[], float]:
     return lambda: measured(command)[0]
 
 
-def files(generator: Generator, model: str, rounds: int, folder: Path) -> Part:
+def files(model: str, rounds: int, folder: Path) -> Part:
     """From a JPEG file to a PNG file, start of the process included."""
     (folder / "script.py").write_text(SCRIPT)
-    torch.save(contenders.as_trained(generator), folder / "network.pth")
+    torch.save(contenders.as_trained(weights.build(weights.load(model))), folder / "network.pth")
     timed = {}
     for side in (64, 512):
         source = folder / f"{side}.jpg"
@@ -229,22 +223,25 @@ def memory(model: str, folder: Path) -> Part:
     return {"peaks": peaks}
 
 
-def gpu(generator: Generator, rounds: int) -> Part:
+def gpu(model: str, rounds: int) -> Part:
     """The contenders on a GPU, where there is one."""
     if not torch.cuda.is_available():
         return {"not_measured": "no CUDA GPU"}
-    network = contenders.as_trained(generator)
     result: Part = {"device": torch.cuda.get_device_name()}
     for side in (512, 1024):
-        runs = {
-            PLAIN: contenders.plain(network, "cuda"),
-            "PyTorch as trained, float16": contenders.plain(network, "cuda", torch.float16),
-            "torch.compile, float16": contenders.compiled(network, "cuda", torch.float16),
-            LOOP: contenders.tile_loop(network, device="cuda"),
-            OURS: contenders.ours(generator, "cuda"),
-            "srgan-infer, float32": contenders.ours(generator, "cuda", "float32"),
+        factories: dict[str, Factory] = {
+            PLAIN: partial(contenders.plain, device="cuda"),
+            "PyTorch as trained, float16": partial(
+                contenders.plain, device="cuda", dtype=torch.float16
+            ),
+            "torch.compile, float16": partial(
+                contenders.compiled, device="cuda", dtype=torch.float16
+            ),
+            LOOP: partial(contenders.tile_loop, device="cuda"),
+            OURS: partial(contenders.ours, device="cuda"),
+            "srgan-infer, float32": partial(contenders.ours, device="cuda", dtype="float32"),
         }
-        result[str(side)] = compare(runs, picture(side, side), rounds, generator)
+        result[str(side)] = compare(model, factories, picture(side, side), rounds)
     return result
 
 
@@ -303,38 +300,23 @@ def main() -> None:
     options = parser.parse_args()
     store = options.docs / "benchmarks.json"
     results: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {"parts": {}}
-    generator = weights.build(weights.load(options.model))
-    rounds = options.rounds
+    model, rounds = options.model, options.rounds
     with tempfile.TemporaryDirectory() as name:
         folder = options.work or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         run: dict[str, Callable[[], Part]] = {
-            "192": lambda: square(generator, 192, rounds, folder),
-            "512": lambda: square(generator, 512, rounds, folder),
-            "1mp": lambda: megapixel(generator, rounds),
-            "pixels": lambda: pixels_part(generator, rounds),
-            "avx2": lambda: with_avx2(generator, rounds),
-            "files": lambda: files(generator, options.model, rounds, folder),
-            "memory": lambda: memory(options.model, folder),
-            "gpu": lambda: gpu(generator, rounds),
+            "192": lambda: square(model, 192, rounds, folder),
+            "512": lambda: square(model, 512, rounds, folder),
+            "1mp": lambda: megapixel(model, rounds),
+            "pixels": lambda: pixels_part(model, rounds),
+            "avx2": lambda: with_avx2(model, rounds),
+            "files": lambda: files(model, rounds, folder),
+            "memory": lambda: memory(model, folder),
+            "gpu": lambda: gpu(model, rounds),
         }
         for part in options.only:
             note(f"{part}:")
-            limited = os.environ.get("ONEDNN_MAX_CPU_ISA") == "AVX2"
-            if part == "avx2" and not limited:
-                # The instructions are chosen when the library is loaded.
-                command = [sys.executable, "-m", "benchmarks", "--only", "avx2"]
-                command += ["--rounds", str(rounds), "--model", options.model]
-                subprocess.run(
-                    [*command, "--docs", name],
-                    check=True,
-                    cwd=ROOT,
-                    env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
-                )
-                child = json.loads((Path(name) / "benchmarks.json").read_text())
-                results["parts"][part] = child["parts"][part]
-            else:
-                results["parts"][part] = run[part]()
+            results["parts"][part] = run[part]()
             results["machine"] = machine()
             store.write_text(json.dumps(results, indent=1) + "\n")
     (options.docs / "images").mkdir(exist_ok=True)

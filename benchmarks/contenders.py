@@ -70,9 +70,16 @@ def to_pixels(out: Tensor) -> Pixels:
     return rounded.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-def plain(network: nn.Module, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Contender:
+def plain(
+    generator: Generator, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Contender:
     """Plain PyTorch."""
-    network = copy.deepcopy(network).to(device, dtype)
+    return pytorch(as_trained(generator), device, dtype)
+
+
+def pytorch(network: nn.Module, device: str, dtype: torch.dtype) -> Contender:
+    """A module as it is."""
+    network = network.to(device, dtype)
 
     @torch.inference_mode()
     def run(pixels: Pixels) -> Pixels:
@@ -81,14 +88,16 @@ def plain(network: nn.Module, device: str = "cpu", dtype: torch.dtype = torch.fl
     return run
 
 
-def compiled(network: nn.Module, device: str, dtype: torch.dtype) -> Contender:
+def compiled(generator: Generator, device: str, dtype: torch.dtype) -> Contender:
     """torch.compile, warmed up by the first call."""
-    return plain(torch.compile(copy.deepcopy(network)), device, dtype)  # type: ignore[arg-type]
+    return pytorch(torch.compile(as_trained(generator)), device, dtype)  # type: ignore[arg-type]
 
 
-def tile_loop(network: nn.Module, tile: int = 256, pad: int = 10, device: str = "cpu") -> Contender:
+def tile_loop(
+    generator: Generator, tile: int = 256, pad: int = 10, device: str = "cpu"
+) -> Contender:
     """Tiles with a fixed pad around them, as Real-ESRGAN cuts pictures."""
-    network = copy.deepcopy(network).to(device)
+    network = as_trained(generator).to(device)
 
     @torch.inference_mode()
     def run(pixels: Pixels) -> Pixels:
@@ -125,13 +134,13 @@ def ours(
     return run
 
 
-def exported(network: nn.Module, folder: Path) -> Path:
+def exported(generator: Generator, folder: Path) -> Path:
     """The network as an ONNX file with free height and width."""
     path = folder / "network.onnx"
     if not path.exists():
         with contextlib.redirect_stdout(io.StringIO()):
             torch.onnx.export(
-                network,
+                as_trained(generator),
                 (torch.rand(1, 3, 64, 64),),
                 str(path),
                 input_names=["x"],
@@ -143,12 +152,12 @@ def exported(network: nn.Module, folder: Path) -> Path:
     return path
 
 
-def onnx_runtime(network: nn.Module, folder: Path) -> Contender:
+def onnx_runtime(generator: Generator, folder: Path) -> Contender:
     """ONNX Runtime with its default settings."""
     import onnxruntime  # type: ignore[import-untyped, unused-ignore]
 
     session = onnxruntime.InferenceSession(
-        str(exported(network, folder)), providers=["CPUExecutionProvider"]
+        str(exported(generator, folder)), providers=["CPUExecutionProvider"]
     )
 
     def run(pixels: Pixels) -> Pixels:
@@ -158,13 +167,13 @@ def onnx_runtime(network: nn.Module, folder: Path) -> Contender:
 
 
 def openvino(
-    network: nn.Module, folder: Path, size: tuple[int, int], precision: str | None
+    generator: Generator, folder: Path, size: tuple[int, int], precision: str | None
 ) -> Contender:
     """OpenVINO compiled for one size; without a precision it picks its own."""
     import openvino as ov  # type: ignore[import-untyped, unused-ignore]
 
     core = ov.Core()
-    model = core.read_model(exported(network, folder))
+    model = core.read_model(exported(generator, folder))
     model.reshape([1, 3, *size])
     hint = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
     # Without this hint it divides the cores among parallel requests.
@@ -176,15 +185,19 @@ def openvino(
     return run
 
 
-def ncnn(network: nn.Module, folder: Path, threads: int) -> Contender:
-    """The network through pnnx in ncnn, with its default options."""
+def ncnn(generator: Generator, folder: Path, threads: int) -> Contender:
+    """The network through pnnx in ncnn, with its default options but one.
+
+    As a matrix product, its 9×9 output convolution takes 12 GB for 192×192 pixels.
+    """
     import ncnn  # type: ignore[import-untyped, unused-ignore]
     import pnnx  # type: ignore[import-untyped, unused-ignore]
 
     if not (folder / "network.ncnn.bin").exists():
-        pnnx.export(network, str(folder / "network.pt"), (torch.rand(1, 3, 64, 64),))
+        pnnx.export(as_trained(generator), str(folder / "network.pt"), (torch.rand(1, 3, 64, 64),))
     net = ncnn.Net()
     net.opt.num_threads = threads
+    net.opt.use_sgemm_convolution = False
     net.load_param(str(folder / "network.ncnn.param"))
     net.load_model(str(folder / "network.ncnn.bin"))
 
@@ -208,27 +221,28 @@ def flop(config: GeneratorConfig) -> float:
     return 2.0 * count
 
 
-def floor(config: GeneratorConfig, area: int) -> Callable[[], float]:
-    """A function that measures the seconds that direct convolution needs for a picture.
+def floor(generator: Generator) -> Callable[[Pixels], float]:
+    """Measures the seconds that direct convolution needs for a picture.
 
     The network's operations at the rate that one of its convolutions, 3×3 from
     64 to 64 channels and channels last, reaches alone.
     """
-    channels, side, rounds = config.channels, 192, 10
+    config, side, rounds = generator.config, 192, 10
+    channels = config.channels
     x = torch.rand(1, channels, side, side).contiguous(memory_format=torch.channels_last)
     weight = torch.rand(channels, channels, 3, 3).contiguous(memory_format=torch.channels_last)
     bias = torch.rand(channels)
 
-    def run() -> float:
+    @torch.inference_mode()
+    def run(pixels: Pixels) -> float:
         start = time.perf_counter()
-        with torch.inference_mode():
-            for _ in range(rounds):
-                torch.nn.functional.conv2d(x, weight, bias, padding=1)
+        for _ in range(rounds):
+            torch.nn.functional.conv2d(x, weight, bias, padding=1)
         seconds = (time.perf_counter() - start) / rounds
         alone = 18.0 * channels * channels * side * side
+        area = float(pixels.shape[0] * pixels.shape[1])
         return flop(config) * area * seconds / alone
 
-    run()
     return run
 
 
@@ -238,6 +252,6 @@ def levels(result: Pixels, expected: Pixels) -> tuple[int, float]:
     return int(difference.max()), float((difference == 0).mean())
 
 
-def seam(result: Pixels, expected: Pixels) -> float:
+def rms(result: Pixels, expected: Pixels) -> float:
     """Root mean square difference in levels."""
     return float(np.sqrt(np.mean((result.astype(np.float32) - expected) ** 2)))

@@ -23,8 +23,8 @@ def write(results: dict[str, Any], docs: Path) -> None:
         "# Benchmarks",
         "",
         "Written by `python -m benchmarks`; [performance.md](performance.md) explains it.",
-        "Within a part all contenders take turns in one process: seconds are medians with the"
-        " quartiles in brackets, ratios are medians of the ratios within a round.",
+        "Within a part all contenders take turns, each in its own process: seconds are medians"
+        " with the quartiles in brackets, ratios are medians of the ratios within a round.",
         "",
         ", ".join(f"{name} {value}" for name, value in results["machine"].items()) + ".",
     ]
