@@ -511,7 +511,7 @@ def band_values(
     if len(rows) > 1 or tail_rows < rows[0].length:
         kept += 2 * (config.stem_kernel // 2) * 3 + 2 * lag * channels
         kept += sum(2 * body * channels << step for step in range(config.doublings))
-        kept += 2 * -(-(config.output_kernel // 2) // 2) * 4 * channels * growth
+        kept += 2 * -(-(config.output_kernel // 2) // 2) * 12 * config.output_kernel * growth
     # The result as floats, and put together from columns as pixels.
     result = 2 * tall * config.scale**2 * width * 3
     return work + kept * read + result
