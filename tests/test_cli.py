@@ -350,7 +350,7 @@ class TestReports:
         assert a["status"] == "planned"
         assert a["input_size"] == [50, 40]
         assert a["output_size"] == [200, 160]
-        assert a["steps"] == 12
+        assert a["steps"] == 16  # 4 columns by 3 bands, and a step for the rows held back
         assert a["memory_bytes"] > 0
         assert a["estimated_seconds"] >= 0
         assert b["status"] == "failed"
