@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 from srgan_infer.bands import Network, Stream, prepare
 from srgan_infer.errors import OutOfMemoryError
 from srgan_infer.generator import Generator, GeneratorConfig
+from srgan_infer.rows import RowSource
 from srgan_infer.tiles import Span, cut
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -43,21 +44,6 @@ SAFE_PART = 0.5
 
 ProgressFn = Callable[[int, int], None]
 Tile = int | Literal["auto"] | None
-
-
-class RowSource(Protocol):
-    """Rows of a picture: anything that looks like an H×W×C array from the outside."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(H, W, C) with C 1 or 3."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """uint8, uint16, or float32 in [0, 1]."""
-
-    def __getitem__(self, rows: slice, /) -> Any:
-        """Rows as an h×W×C array."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from .deep import deep_channels, is_cut, read_deep
 from .errors import PictureError
 from .headers import check_header, text_follows_pixels
 from .metadata import Metadata, orientation, read_metadata
+from .rows import RowSource
 from .spool import SpooledRows
 from .writer import Writer, check_output, create
 
@@ -56,21 +57,6 @@ PIXELS_PER_BYTE = 8 * 1032
 PIXELS_ALWAYS = 16384 * 16384
 # Larger stills wait in a temporary file for their turn.
 SPOOL_PIXELS = 2_000_000
-
-
-class RowSource(Protocol):
-    """Rows of a picture on demand; a NumPy array is one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(H, W, C)."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """uint8, uint16, or float32 in [0, 1]."""
-
-    def __getitem__(self, rows: slice, /) -> Array:
-        """(h, W, C) of the rows ``[top:bottom]``."""
 
 
 @dataclass(frozen=True)

@@ -5,28 +5,15 @@ from __future__ import annotations
 import tempfile
 import threading
 import weakref
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .rows import RowSource
+
 Array = npt.NDArray[Any]
 BAND_BYTES = 4 << 20
-
-
-class Rows(Protocol):
-    """What is spooled: rows on demand."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(H, W, C)."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of each value."""
-
-    def __getitem__(self, rows: slice, /) -> Array:
-        """The rows ``[top:bottom]``."""
 
 
 class SpooledRows:
@@ -46,7 +33,7 @@ class SpooledRows:
         If the folder for temporary files has no room.
     """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: RowSource) -> None:
         height, width, channels = rows.shape
         self.shape = (height, width, channels)
         self.dtype = rows.dtype

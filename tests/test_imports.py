@@ -23,7 +23,7 @@ LAYERS = (
     {"writer", "deep", "headers"},
     {"png", "tiff", "bands"},
     {"alpha", "generator", "metadata", "spool", "threads", "tiles"},
-    {"errors", "version"},
+    {"errors", "rows", "version"},
 )
 
 
