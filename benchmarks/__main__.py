@@ -32,13 +32,13 @@ from PIL import Image
 
 from benchmarks import contenders, report
 from benchmarks.contenders import Pixels
+from benchmarks.report import FLOOR, OURS, OURS_FLOAT32
 from benchmarks.worker import Factory, Worker
 from srgan_infer import weights
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("192", "512", "1mp", "pixels", "avx2", "files", "memory", "gpu")
-OURS, OURS_BF16 = "srgan-infer", "srgan-infer, bfloat16"
-PLAIN, FLOOR = "PyTorch as trained", "direct-convolution floor"
+PLAIN = "PyTorch as trained"
 LOOP, WHOLE = "tile loop, pad 10", "srgan-infer, whole picture"
 
 Part = dict[str, Any]
@@ -112,7 +112,7 @@ def square(model: str, side: int, rounds: int, folder: Path) -> Part:
         "ncnn": partial(contenders.ncnn, folder=folder, threads=threads),
         LOOP: partial(contenders.tile_loop, tile=128 if side < 256 else 256),
         OURS: contenders.ours,
-        OURS_BF16: partial(contenders.ours, dtype="bfloat16"),
+        OURS_FLOAT32: partial(contenders.ours, dtype="float32"),
     }
     return compare(model, factories, picture(side, side), rounds)
 

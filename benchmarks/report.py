@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 FLOOR = "direct-convolution floor"
-OURS = "srgan-infer"
+OURS, OURS_FLOAT32 = "srgan-infer", "srgan-infer, float32"
 TITLES = {
     "192": "192×192, processor",
     "512": "512×512, processor",
@@ -70,18 +70,25 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 
 def table(part: dict[str, Any]) -> list[str]:
     """Contenders from slow to fast."""
-    ours = part["seconds"][OURS]
-    lines = [
-        "| contender | seconds | GFLOP/s | its time over ours | off by at most | identical |",
-        "|---|---|---|---|---|---|",
-    ]
+    ours = {
+        name: part["seconds"][name] for name in (OURS, OURS_FLOAT32) if name in part["seconds"]
+    }
+    heads = ["contender", "seconds", "GFLOP/s", *(f"its time over {name}" for name in ours)]
+    heads += ["off by at most", "identical"]
+    lines = [row(heads), row(["---"] * len(heads))]
     for name, seconds in sorted(part["seconds"].items(), key=lambda x: -statistics.median(x[1])):
         same = part["same"].get(name)
-        check = f"{same['levels']} | {same['identical']:.3%}" if same else " | "
         rate = part["gflop"] / statistics.median(seconds)
-        times = ratio(ours, seconds)
-        lines.append(f"| {name} | {spread(seconds)} | {rate:.0f} | {times:.2f} | {check} |")
+        cells = [name, spread(seconds), f"{rate:.0f}"]
+        cells += [f"{ratio(reference, seconds):.2f}" for reference in ours.values()]
+        cells += [str(same["levels"]), f"{same['identical']:.3%}"] if same else ["", ""]
+        lines.append(row(cells))
     return lines
+
+
+def row(cells: list[str]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def growth(part: dict[str, Any]) -> list[str]:

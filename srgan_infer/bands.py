@@ -27,6 +27,11 @@ from srgan_infer.generator import (
 )
 
 
+# In bfloat16 these residual blocks, counted from the first, stay in float32: what they
+# round away all later layers build on, and most of the deviation came from them.
+FLOAT32_BLOCKS = 3
+
+
 @dataclass(frozen=True)
 class Layer:
     """A convolution and the activation behind it, ready to run.
@@ -95,8 +100,8 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
     :func:`shuffle` copies the longest runs.
 
     In bfloat16, whose 8 bits are few, only the inner convolutions use it: the
-    picture, the features that the residual blocks add to, and the output
-    convolution stay in float32.
+    picture, the first residual blocks, the features that the blocks add to,
+    and the output convolution stay in float32.
     """
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
 
@@ -109,9 +114,11 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
             None if activation is None else slope(activation),
         )
 
-    def plain(conv: nn.Conv2d, activation: nn.Module | None = None) -> Layer:
+    def plain(
+        conv: nn.Conv2d, activation: nn.Module | None = None, dtype: torch.dtype = dtype
+    ) -> Layer:
         assert conv.bias is not None
-        return layer(conv.weight, conv.bias, activation)
+        return layer(conv.weight, conv.bias, activation, dtype)
 
     upsample = []
     for step, part in enumerate(generator.upsample):
@@ -129,16 +136,17 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
     output = convolution_before_shuffle(generator.output.weight.detach().float())[order]
     spread, gather = split(output)
     blocks = []
-    for block in generator.blocks:
+    for count, block in enumerate(generator.blocks):
         conv1, activation, conv2 = block.conv1, block.activation, block.conv2
         assert isinstance(conv1, nn.Conv2d)
         assert isinstance(conv2, nn.Conv2d)
         assert isinstance(activation, nn.Module)
-        blocks.append((plain(conv1, activation), plain(conv2)))
+        inner = wide if count < FLOAT32_BLOCKS else dtype
+        blocks.append((plain(conv1, activation, inner), plain(conv2, dtype=inner)))
     return Network(
         generator.config,
         wide,
-        plain(generator.stem, generator.stem_activation),
+        plain(generator.stem, generator.stem_activation, wide),
         tuple(blocks),
         plain(generator.trunk),
         tuple(upsample),

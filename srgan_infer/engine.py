@@ -103,8 +103,9 @@ class Engine:
     device
         ``"auto"`` picks CUDA, then Apple MPS, then the CPU.
     dtype
-        ``"auto"`` picks float16 on CUDA GPUs that are fast at it, float32
-        elsewhere; or ``"float32"``, ``"float16"``, ``"bfloat16"``.
+        ``"auto"`` picks float16 on CUDA GPUs that are fast at it, bfloat16 for
+        the inner convolutions and 8-bit pictures on CPUs with instructions for
+        it, float32 elsewhere; or ``"float32"``, ``"float16"``, ``"bfloat16"``.
 
     Raises
     ------
@@ -128,6 +129,9 @@ class Engine:
             if self.dtype == torch.float32
             else prepare(generator, self.device, torch.float32)
         )
+        # bfloat16 is a level exact: enough for 8 bits, so no more than these get it unasked.
+        rough = self.dtype == torch.bfloat16 and dtype == "auto"
+        self.deep: Network = self.exact if rough else self.network
 
     def plan(
         self,
@@ -257,10 +261,15 @@ class Engine:
         run = self._run_bands if plan.kind == "bands" else self._run_tiles
         return run(source, plan, report)
 
+    def _network(self, dtype: np.dtype[Any]) -> Network:
+        """The network for a picture's type."""
+        return self.network if dtype == np.uint8 else self.deep
+
     def _run_bands(
         self, source: RowSource, plan: Plan, progress: ProgressFn
     ) -> Iterator[np.ndarray]:
-        streams = [Stream(self.network, plan.tail_rows) for _ in plan.columns]
+        network = self._network(source.dtype)
+        streams = [Stream(network, plan.tail_rows) for _ in plan.columns]
         # The last step feeds nothing: the layers give the rows that they held
         # back, which together with a band would be much more than a band.
         bands = plan.rows if len(plan.rows) == 1 else (*plan.rows, None)
@@ -344,7 +353,8 @@ class Engine:
         for column in (*columns, None):
             if column is not None:
                 block = read[:, column.first : column.last]
-                flying.append(launch(self.network, block, row, column, self.device))
+                network = self._network(read.dtype)
+                flying.append(launch(network, block, row, column, self.device))
             if len(flying) > 1 or column is None:
                 flight = flying.popleft()
                 values = land(flight)
@@ -553,12 +563,13 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The number type itself; ``"auto"`` is half only where that is fast and safe.
+    """The number type itself; ``"auto"`` is half only where that is fast and within a level.
 
-    float16 keeps 11 bits and so stays within a level of float32; bfloat16,
-    with 8 bits, does not, and is never picked unasked.
+    In bfloat16 only the inner convolutions have 8 bits (:func:`srgan_infer.bands.prepare`).
     """
     if dtype == "auto":
+        if device.type == "cpu":
+            return torch.bfloat16 if multiplies_bfloat16() else torch.float32
         if device.type != "cuda" or torch.cuda.get_device_capability(device) < (7, 0):
             return torch.float32
         # The GTX 16 series has no tensor cores, and is known to overflow.
@@ -568,6 +579,16 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if chosen is None or chosen not in DTYPES.values():
         raise ValueError(f'dtype must be "auto", {", ".join(map(repr, DTYPES))}, not {dtype!r}.')
     return chosen
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it that PyTorch uses: AMX, or AVX-512 BF16."""
+    # Older releases of PyTorch cannot tell.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    if limited not in ("ALL", "DEFAULT"):
+        return False
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def parse_memory(text: int | str) -> int:

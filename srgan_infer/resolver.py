@@ -70,7 +70,7 @@ class SuperResolver:
     device
         ``"auto"`` (CUDA, then Apple MPS, then CPU) or a torch device.
     dtype
-        ``"auto"`` (half precision where it is fast and safe), ``"float32"``,
+        ``"auto"`` (half precision where it is fast and within a level), ``"float32"``,
         ``"float16"``, ``"bfloat16"`` or the torch dtype.
     tile
         ``"auto"``, the edge of a tile in input pixels, or ``None`` for the

@@ -98,7 +98,7 @@ def test_what_is_kept_does_not_grow_with_the_height():
 @pytest.mark.parametrize("skip", INPUT_SKIPS)
 @torch.inference_mode()
 def test_bfloat16_is_close(skip):
-    generator = random_generator(GeneratorConfig(channels=16, blocks=4, input_skip=skip))
+    generator = random_generator(GeneratorConfig(channels=16, blocks=6, input_skip=skip))
     x = picture(24, 24)
     result = Stream(prepare(generator, CPU, torch.bfloat16)).push(x, last=True)
     assert result.dtype == torch.float32

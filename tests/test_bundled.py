@@ -12,6 +12,7 @@ from srgan_infer import SuperResolver, cli, weights
 from srgan_infer.doctor import self_test
 
 SET5 = Path(__file__).parents[2] / "shared" / "data" / "benchmarks" / "Set5"
+SAMPLE = Path(__file__).parents[1] / "docs" / "images" / "sample.png"
 MODELS = ("srgan", "srresnet")
 
 
@@ -42,6 +43,17 @@ def test_the_golden_picture(model: str) -> None:
     """When weights were replaced on purpose: ``python tests/renew_golden.py``."""
     result = self_test(model, "cpu")
     assert result.passed, result.problem
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_bfloat16_is_within_a_level_of_float32(model: str) -> None:
+    with Image.open(SAMPLE) as sample:
+        picture = np.asarray(sample.convert("RGB"))
+    exact, rough = (
+        SuperResolver.from_pretrained(model, device="cpu", dtype=dtype)(picture).astype(int)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert np.abs(rough - exact).max() == 1
 
 
 def test_the_doctor_is_content(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,7 @@ def test_any_tile_size_equals_the_whole_picture(
     config = GeneratorConfig(channels=4, blocks=2, input_skip=skip, scale=scale)
     generator = generator_of(config, seed)
     pixels = pixels_of((height, width, channels), dtype, seed)
-    result = run(Engine(generator, "cpu"), pixels, tile)
+    result = run(Engine(generator, "cpu", "float32"), pixels, tile)
     assert_equal(result, plain(generator, pixels), pixels)
 
 
@@ -107,7 +107,7 @@ def test_any_tile_size_equals_the_whole_picture(
 def test_tiles_equal_the_whole_picture(height, width, channels, tile, skip):
     """The path of GPUs and of half precision, here in float32."""
     generator = generator_of(GeneratorConfig(channels=4, blocks=1, input_skip=skip))
-    engine = Engine(generator, "cpu")
+    engine = Engine(generator, "cpu", "float32")
     pixels = pixels_of((height, width, channels))
     plan = engine._plan_tiles(height, width, tile, 2**40)
     assert plan.kind == "tiles"
@@ -128,7 +128,7 @@ def test_a_smaller_halo_than_derived_breaks_it(monkeypatch, kind, less):
                 value[:, :, 0, 0] = value[:, :, -1, -1] = 0.5 / value.shape[1]
     halo = config.halo - less
     monkeypatch.setattr(GeneratorConfig, "halo", property(lambda self: halo))
-    engine = Engine(generator, "cpu")
+    engine = Engine(generator, "cpu", "float32")
     pixels = pixels_of((40, 60, 3), np.float32)
     make = engine._plan_bands if kind == "bands" else engine._plan_tiles
     result = np.concatenate(list(engine.run(pixels, make(40, 60, 20, 2**40))))
@@ -138,13 +138,32 @@ def test_a_smaller_halo_than_derived_breaks_it(monkeypatch, kind, less):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_close_and_the_same_for_every_tile(dtype):
-    generator = generator_of(GeneratorConfig(channels=8, blocks=2, input_skip="bilinear"))
+    generator = generator_of(GeneratorConfig(channels=8, blocks=6, input_skip="bilinear"))
     engine = Engine(generator, "cpu", dtype)
     pixels = pixels_of((50, 44, 3))
     whole = run(engine, pixels, None).astype(int)
     assert np.abs(whole - np.rint(plain(generator, pixels))).max() <= 2
     for tile in (16, 33):
         assert np.abs(run(engine, pixels, tile) - whole).max() <= 1
+
+
+@pytest.mark.parametrize("capable", [False, True])
+def test_bfloat16_unasked_is_for_processors_that_have_it_and_8_bits(monkeypatch, capable):
+    capabilities = {"amx_bf16": False, "avx512_bf16": capable}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    generator = generator_of(GeneratorConfig(channels=8, blocks=6))
+    engine = Engine(generator, "cpu")
+    assert engine.dtype == (torch.bfloat16 if capable else torch.float32)
+    deep = pixels_of((20, 24, 3), np.float32)
+    assert np.abs(run(engine, deep) - plain(generator, deep)).max() <= 1e-5
+    asked = run(Engine(generator, "cpu", "bfloat16"), deep)
+    assert np.abs(asked - plain(generator, deep)).max() > 1e-5
+
+
+def test_no_bfloat16_where_its_instructions_are_switched_off(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert Engine(generator_of(), "cpu").dtype == torch.float32
 
 
 def test_a_tile_that_overflows_in_float16_is_run_again_in_float32():
@@ -362,7 +381,7 @@ def test_devices_and_number_types():
     engine = Engine(generator_of())
     assert engine.device == choose_device("auto")
     if engine.device.type == "cpu":
-        assert engine.dtype == torch.float32
+        assert engine.dtype in (torch.float32, torch.bfloat16)
     for device in ("cuda:99", "tpu", "meta"):
         with pytest.raises(ValueError, match="device"):
             Engine(generator_of(), device)
