@@ -168,7 +168,7 @@ def upscale(model: str, source: Path, target: Path) -> list[str]:
     """The command line that enlarges one file."""
     program = "import sys; from srgan_infer.cli import main; sys.exit(main())"
     options = ["--model", model, "--device", "cpu", "--overwrite", "--quiet"]
-    return [sys.executable, "-c", program, *options, str(source), str(target)]
+    return [sys.executable, "-c", program, *options, str(source), "-o", str(target)]
 
 
 def measured(command: list[str]) -> tuple[float, float]:

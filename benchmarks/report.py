@@ -70,9 +70,7 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 
 def table(part: dict[str, Any]) -> list[str]:
     """Contenders from slow to fast."""
-    ours = {
-        name: part["seconds"][name] for name in (OURS, OURS_FLOAT32) if name in part["seconds"]
-    }
+    ours = {name: part["seconds"][name] for name in (OURS, OURS_FLOAT32) if name in part["seconds"]}
     heads = ["contender", "seconds", "GFLOP/s", *(f"its time over {name}" for name in ours)]
     heads += ["off by at most", "identical"]
     lines = [row(heads), row(["---"] * len(heads))]

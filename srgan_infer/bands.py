@@ -26,7 +26,6 @@ from srgan_infer.generator import (
     finish,
 )
 
-
 # In bfloat16 these residual blocks, counted from the first, stay in float32: what they
 # round away all later layers build on, and most of the deviation came from them.
 FLOAT32_BLOCKS = 3

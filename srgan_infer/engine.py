@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -583,11 +583,12 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 def multiplies_bfloat16() -> bool:
     """Whether this CPU has instructions for it that PyTorch uses: AMX, or AVX-512 BF16."""
-    # Older releases of PyTorch cannot tell.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    if limited not in ("ALL", "DEFAULT"):
+    # With this variable users switch instructions off.
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper() not in ("ALL", "DEFAULT"):
         return False
+    # Older releases of PyTorch cannot tell.
+    ask: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities = ask()
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
