@@ -13,6 +13,7 @@ layers that the pieces run.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,7 +29,7 @@ from srgan_infer.generator import (
 
 # In bfloat16 these residual blocks, counted from the first, stay in float32: what they
 # round away all later layers build on, and most of the deviation came from them.
-FLOAT32_BLOCKS = 3
+FLOAT32_BLOCKS = 5
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
 
     In bfloat16, whose 8 bits are few, only the inner convolutions use it: the
     picture, the first residual blocks, the features that the blocks add to,
-    and the output convolution stay in float32.
+    and the last sum stay in float32.
     """
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
 
@@ -134,6 +135,8 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
     order = phases_first(generator.output.out_channels)
     output = convolution_before_shuffle(generator.output.weight.detach().float())[order]
     spread, gather = split(output)
+    # What is added to the input may be coarser than what is the picture itself.
+    sums = wide if generator.config.input_skip == "none" else dtype
     blocks = []
     for count, block in enumerate(generator.blocks):
         conv1, activation, conv2 = block.conv1, block.activation, block.conv2
@@ -149,7 +152,7 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
         tuple(blocks),
         plain(generator.trunk),
         tuple(upsample),
-        layer(spread, spread.new_zeros(spread.shape[0]), None, wide),
+        layer(spread, spread.new_zeros(spread.shape[0]), None, sums),
         layer(gather, generator.output.bias.repeat_interleave(4)[order], None, wide),
     )
 
@@ -303,23 +306,25 @@ class Enlarged:
         self.raw: Tensor | None = None
         self.done = 0
 
-    def push(self, raw: Tensor, rows: Tensor, last: bool) -> Tensor:
+    def feed(self, rows: Tensor) -> None:
+        """Take the next rows of the input, 1×3×H×W, before what is computed from them."""
+        if self.config.input_skip != "none":
+            self.input = rows if self.input is None else torch.cat((self.input, rows), 2)
+
+    def push(self, raw: Tensor, last: bool) -> Tensor:
         """Apply the output activation and add the enlarged input to the next rows.
 
         Parameters
         ----------
         raw
             1×3×h×(scale·W), the next rows of the last convolution's result.
-        rows
-            1×3×H×W, the rows that were fed to the network in this step.
         last
             The picture ends with these rows.
         """
-        raw = finish(self.plain, raw, rows)
-        if self.config.input_skip == "none":
+        raw = finish(self.plain, raw, raw)
+        if self.input is None:
             return raw
         scale = self.config.scale
-        self.input = rows if self.input is None else torch.cat((self.input, rows), 2)
         raw = raw if self.raw is None else torch.cat((self.raw, raw), 2)
         # Bilinear enlargement looks one row ahead.
         bottom = self.first + self.input.shape[2]
@@ -329,7 +334,9 @@ class Enlarged:
             return raw[:, :, :0]
         top = max(self.first, self.done // scale - 1)
         offset = self.done - top * scale
-        big = enlarge(self.config, self.input[:, :, top - self.first :])
+        # No more rows than are wanted, and one ahead.
+        bottom = min(bottom, -(-(self.done + count) // scale) + 1)
+        big = enlarge(self.config, self.input[:, :, top - self.first : bottom - self.first])
         self.done += count
         keep = max(self.first, self.done // scale - 1)
         self.input = self.input[:, :, keep - self.first :]
@@ -359,8 +366,7 @@ class Stream:
     tail_rows
         Low-resolution rows that the sub-pixel layers take at a time, whose
         tensors are up to 16 times as large as those before them; None for no
-        limit. The last band needs it most: every layer then gives the rows
-        that it held back.
+        limit.
     """
 
     def __init__(self, network: Network, tail_rows: int | None = None) -> None:
@@ -373,8 +379,9 @@ class Stream:
         self.spread = Convolution(network.spread)
         self.output = Convolution(network.output)
         self.enlarged = Enlarged(network.config)
+        self.tallest = 0  # rows fed at a time
 
-    def push(self, rows: Tensor, last: bool) -> Tensor:
+    def push(self, rows: Tensor, last: bool) -> Iterator[Tensor]:
         """Feed the next rows of the picture.
 
         Parameters
@@ -384,26 +391,38 @@ class Stream:
         last
             The picture ends with these rows.
 
-        Returns
-        -------
+        Yields
+        ------
         Tensor
-            1×3×h×(scale·W): the rows of the result that are ready, possibly none.
+            1×3×h×(scale·W): the rows of the result that are ready, from top to
+            bottom, possibly none. All must be taken before the next rows are fed.
         """
         if self.stem.kept is None and not last:
             self._start(rows)
+        self.tallest = max(self.tallest, rows.shape[2])
+        self.enlarged.feed(rows)
         x = self.stem.push(rows, last)[0].to(rows.dtype)
         self.skip.push(x)
-        for one, two in self.blocks:
+        for features, end in self._trunk(x, last, 0):
+            rest = torch.split(features, self.tail_rows or max(features.shape[2], 1), 2)
+            for part in rest:
+                final = end and part is rest[-1]
+                yield self.enlarged.push(self._tail(part, final), final)
+
+    def _trunk(self, x: Tensor, last: bool, first: int) -> Iterator[tuple[Tensor, bool]]:
+        """Residual blocks from ``first`` on, and the long skip; and whether the picture ends."""
+        for step, (one, two) in enumerate(self.blocks[first:], first + 1):
             inner, seen = one.push(x, last)
             out, _ = two.push(inner, last)
             # Both layers together lag as far behind as the first one keeps rows.
             seen = seen[:, :, : out.shape[2]]
             x = out.add_(seen) if out.dtype == seen.dtype else seen + out
+            if last and 0 < self.tallest < x.shape[2]:
+                # With the rows that all layers have held back, more than in any band.
+                yield from self._trunk(x[:, :, : self.tallest], False, step)
+                x = x[:, :, self.tallest :]
         x, _ = self.trunk.push(x, last)
-        x = self.skip.add_to(x)
-        parts = [x] if self.tail_rows is None else torch.split(x, self.tail_rows, 2)
-        done = [self._tail(part, last and part is parts[-1]) for part in parts]
-        return self.enlarged.push(done[0] if len(done) == 1 else torch.cat(done, 2), rows, last)
+        yield self.skip.add_to(x), last
 
     def _start(self, rows: Tensor) -> None:
         """Make room for all rows that are kept, side by side."""

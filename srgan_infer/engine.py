@@ -292,8 +292,13 @@ class Engine:
             x = to_network(
                 torch.from_numpy(network_values(rows)), self.device, self.network.features
             )
-            out = stream.push(x, last)[:, :, :, column.crop(self.config.scale)]
-            return to_picture(to_values(out, rows.dtype, rows.shape[2]), rows.dtype)
+            crop = column.crop(self.config.scale)
+            return np.concatenate(
+                [
+                    to_picture(to_values(out[..., crop], rows.dtype, rows.shape[2]), rows.dtype)
+                    for out in stream.push(x, last)
+                ]
+            )
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError) or "allocate memory" in str(error):
                 raise OutOfMemoryError(
@@ -403,7 +408,7 @@ def launch(
         values = values.pin_memory()
     x = to_network(values, device, network.features)
     scale = network.config.scale
-    out = Stream(network).push(x, last=True)
+    (out,) = Stream(network).push(x, last=True)
     out = out[:, :, row.crop(scale), column.crop(scale)]
     # Checked before clipping, which hides infinity.
     finite = None if network.features == torch.float32 else torch.isfinite(out).all()
