@@ -134,7 +134,7 @@ def megapixel(model: str, rounds: int) -> Part:
 
 def pixels_part(model: str, rounds: int) -> Part:
     """The time for a pixel as pictures grow."""
-    worker = Worker(model, contenders.ours)
+    worker = Worker(model, contenders.streamed)
     sides = (512, 1024, 2048)
     worker(picture(256, 256))
     timed = {f"{side}x{side}": timer(worker, picture(side, side)) for side in sides}

@@ -134,6 +134,17 @@ def ours(
     return run
 
 
+def streamed(generator: Generator) -> Callable[[Pixels], None]:
+    """The library's engine, its rows dropped as they come, as they go into a file."""
+    engine = Engine(generator, "cpu")
+
+    def run(pixels: Pixels) -> None:
+        for _ in engine.run(pixels, engine.plan(*pixels.shape[:2])):
+            pass
+
+    return run
+
+
 def exported(generator: Generator, folder: Path) -> Path:
     """The network as an ONNX file with free height and width."""
     path = folder / "network.onnx"

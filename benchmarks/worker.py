@@ -11,7 +11,7 @@ from benchmarks.contenders import Pixels
 from srgan_infer import weights
 from srgan_infer.generator import Generator
 
-Factory = Callable[[Generator], Callable[[Pixels], Pixels | float]]
+Factory = Callable[[Generator], Callable[[Pixels], Pixels | float | None]]
 
 
 class Worker:
