@@ -147,6 +147,11 @@ def make_card(
         ),
         f"Hardware: {machine}. Wall time: {minutes:.1f} minutes.\n",
     ]
+    if start := Path(stages[0].config.start).name:
+        parts.append(
+            f"The first stage of these started from the published `{start}`; its card says how that"
+            " one was trained.\n"
+        )
     for stage in stages:
         recipe = to_toml(dataclasses.asdict(without_paths(stage.config)))
         parts.append(

@@ -25,7 +25,7 @@ class DataConfig:
     limit: int = 0  # take the first N pictures by name; 0 takes all
     validation: float = 0.2  # part of the pictures held back
     resident: bool = True  # decoded pictures stay on the device; else a DataLoader reads them
-    workers: int = 4  # of the DataLoader
+    workers: int = 4  # of the DataLoader, at most one a processor
     crop: int = 24  # edge of a low-resolution crop, pixels
     smallest_reduction: float = 1.0  # a crop is first reduced by a factor drawn from [this, 1]
     flips: bool = True  # flips and quarter turns

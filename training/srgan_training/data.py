@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from srgan_infer.threads import processors
 from srgan_training.config import DataConfig, TrainConfig
 from srgan_training.degrade import (
     Degradation,
@@ -294,7 +295,7 @@ class TrainingSet:
         loader: DataLoader[Tensor] = DataLoader(
             CropFiles(self.paths),
             batch_sampler=StepItems(self.draws(first)),
-            num_workers=self.config.workers,
+            num_workers=min(self.config.workers, processors()),
             pin_memory=self.device.type == "cuda",
         )
         for crops, drawn in zip(loader, self.draws(first), strict=False):

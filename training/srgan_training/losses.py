@@ -31,6 +31,8 @@ def feature_loss(
 def grid_loss(fake: Tensor, real: Tensor, scale: int, cells: int = 8) -> Tensor:
     """How much stronger a grid with the period of one low-resolution pixel is in ``fake``.
 
+    And how far the local colour is off, which such a grid would shift.
+
     On an even area a generator can invent texture only as a pattern that
     repeats with every low-resolution pixel, and a feature loss rewards it for
     that. The difference of the pictures is averaged at each of the scale²
@@ -45,12 +47,12 @@ def grid_loss(fake: Tensor, real: Tensor, scale: int, cells: int = 8) -> Tensor:
     Returns
     -------
     Tensor
-        Mean square of the phases' deviations from their own mean.
+        Mean square of the phases' means.
     """
     phases = F.pixel_unshuffle(fake - real, scale)
     phases = phases.reshape(-1, scale**2, *phases.shape[2:])
     means = F.avg_pool2d(phases, cells, stride=max(cells // 2, 1))
-    return (means - means.mean(1, keepdim=True)).square().mean()
+    return means.square().mean()
 
 
 def shifted(fake: Tensor, real: Tensor, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:

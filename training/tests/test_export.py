@@ -159,6 +159,15 @@ def test_an_evaluation_of_these_weights_is_in_the_card(
     assert "other weights" in capsys.readouterr().err
 
 
+def test_the_card_names_the_published_weights_that_it_started_from(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", small(start="srresnet"))
+    assert export.main([str(tmp_path / "run"), str(tmp_path / "m")]) == 0
+    assert "started from the published `srresnet`" in (tmp_path / "m" / "README.md").read_text()
+    write_run(tmp_path / "run2", small())
+    assert export.main([str(tmp_path / "run2"), str(tmp_path / "m2")]) == 0
+    assert "started from" not in (tmp_path / "m2" / "README.md").read_text()
+
+
 def test_half_precision_takes_half_the_space(tmp_path: Path) -> None:
     write_run(tmp_path / "run", small())
     sizes = []
