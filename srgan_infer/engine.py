@@ -131,7 +131,7 @@ class Engine:
             if self.dtype == torch.float32
             else prepare(generator, self.device, torch.float32)
         )
-        # bfloat16 is a level exact: enough for 8 bits, so no more than these get it unasked.
+        # Exact to a level is enough for 8 bits; deeper pictures do not get bfloat16 unasked.
         rough = self.dtype == torch.bfloat16 and dtype == "auto"
         self.deep: Network = self.exact if rough else self.network
 
@@ -445,8 +445,8 @@ def land(flight: Flight) -> Tensor | None:
     return flight.values
 
 
-def keep_room(size: int) -> Tensor:
-    """Have the C library keep about ``size`` bytes for as long as the result lives.
+def keep_room(size: int) -> Tensor | None:
+    """Have the C library keep about ``size`` bytes for as long as the result lives; Linux only.
 
     glibc gives large blocks, and free memory at the top of its heap, back to the
     system, which clears every page when it is next asked for: on wide pictures
@@ -454,6 +454,8 @@ def keep_room(size: int) -> Tensor:
     ones come from the heap (mallopt(3)); and what lies below a block that is in
     use is not the top. The memory is only set aside: what is not used is never there.
     """
+    if sys.platform != "linux":
+        return None
     torch.empty(LARGE_BLOCK, dtype=torch.uint8)
     block = LARGE_BLOCK // 2
     below = [torch.empty(block, dtype=torch.uint8) for _ in range(-(-size // block))]
@@ -521,8 +523,7 @@ def band_values(
     read = sum(span.length for span in columns)
     growth = 1 << (config.doublings - 1)
     lag = body * (2 * config.blocks + 1)
-    # In the last step every layer gives the rows that it held back.
-    tall = max(max(span.length for span in rows), lag if len(rows) > 1 else 0)
+    tall = max(span.length for span in rows)
     # A residual block: its input, that behind the rows kept, and two results.
     work = 4 * tall * wide * channels
     # The last sub-pixel layer: its input, its result, and both behind the rows kept.
@@ -534,8 +535,9 @@ def band_values(
         kept += 2 * (config.stem_kernel // 2) * 3 + 2 * lag * channels
         kept += sum(2 * body * channels << step for step in range(config.doublings))
         kept += 2 * -(-(config.output_kernel // 2) // 2) * 12 * config.output_kernel * growth
-    # The result as floats, and put together from columns as pixels.
-    result = 2 * tall * config.scale**2 * width * 3
+    # The result as floats, and put together from columns as pixels; in the last
+    # step with the rows that all layers held back.
+    result = 2 * max(tall, lag if len(rows) > 1 else 0) * config.scale**2 * width * 3
     return work + kept * read + result
 
 
