@@ -270,7 +270,8 @@ class Engine:
     def _run_bands(
         self, source: RowSource, plan: Plan, progress: ProgressFn
     ) -> Iterator[np.ndarray]:
-        lid = keep_room(plan.peak_bytes) if len(plan.rows) > 1 else None
+        # Held for as long as this run.
+        _lid = keep_room(plan.peak_bytes) if len(plan.rows) > 1 else None
         network = self._network(source.dtype)
         streams = [Stream(network, plan.tail_rows) for _ in plan.columns]
         # The last step feeds nothing: the layers give the rows that they held
@@ -287,7 +288,6 @@ class Engine:
                 progress(done, plan.steps)
             if parts[0].shape[0]:
                 yield parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        del lid
 
     @torch.inference_mode()
     def _band(self, stream: Stream, rows: np.ndarray, last: bool, column: Span) -> np.ndarray:
@@ -354,6 +354,7 @@ class Engine:
         """The first of ``rows`` tile by tile, as (scale·h)×(scale·W)×C."""
         row, total = rows[0], done + len(rows) * len(columns)
         read = np.asarray(source[row.first : row.last])
+        network = self._network(read.dtype)
         scale = self.config.scale
         height, width = (row.stop - row.start) * scale, columns[-1].stop * scale
         strip = np.empty((height, width, read.shape[2]), read.dtype)
@@ -362,7 +363,6 @@ class Engine:
         for column in (*columns, None):
             if column is not None:
                 block = read[:, column.first : column.last]
-                network = self._network(read.dtype)
                 flying.append(launch(network, block, row, column, self.device))
             if len(flying) > 1 or column is None:
                 flight = flying.popleft()

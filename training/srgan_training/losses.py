@@ -29,15 +29,14 @@ def feature_loss(
 
 
 def grid_loss(fake: Tensor, real: Tensor, scale: int, cells: int = 8) -> Tensor:
-    """How much stronger a grid with the period of one low-resolution pixel is in ``fake``.
-
-    And how far the local colour is off, which such a grid would shift.
+    """How strong a grid with the period of one low-resolution pixel, and a colour cast, is.
 
     On an even area a generator can invent texture only as a pattern that
     repeats with every low-resolution pixel, and a feature loss rewards it for
     that. The difference of the pictures is averaged at each of the scale²
     sub-pixel phases over windows of ``cells`` × ``cells`` low-resolution
-    pixels: texture that is not locked to the grid cancels out, a grid does not.
+    pixels: texture that is not locked to the grid cancels out, a grid does not,
+    and nor does a local colour that is off.
 
     Parameters
     ----------
