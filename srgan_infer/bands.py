@@ -5,7 +5,7 @@ rows of its input, every skip connection keeps the rows that wait for their
 counterpart, so each pixel of each layer is computed once, the result equals
 inference on the whole picture, and memory does not grow with the height.
 
-Three small pieces do it: :class:`Convolution`, :class:`Skip` and
+Four small pieces do it: :class:`Convolution`, :class:`Strip`, :class:`Skip` and
 :func:`shuffle`; :class:`Stream` strings them together for one picture (or one
 column of a wide picture). :func:`prepare` rewrites a generator once into the
 layers that the pieces run.
@@ -30,6 +30,9 @@ from srgan_infer.generator import (
 # In bfloat16 these residual blocks, counted from the first, stay in float32: what they
 # round away all later layers build on, and most of the deviation came from them.
 FLOAT32_BLOCKS = 5
+
+# Values of another number type that are added at a time.
+ADDED_VALUES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,68 @@ def shuffle(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True)
+class Strip:
+    """Rows of features inside a taller block of memory, changed in place.
+
+    On its way through the residual blocks a strip moves up: each layer puts the
+    rows that it has kept in front, so it sees them in one piece with those that
+    follow, and nothing but these few rows is copied.
+    """
+
+    store: Tensor
+    top: int
+    bottom: int
+
+    @property
+    def rows(self) -> Tensor:
+        """1×C×H×W."""
+        return self.store[:, :, self.top : self.bottom]
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.bottom - self.top
+
+    def under(self, rows: Tensor) -> Strip:
+        """With these rows in front."""
+        top = self.top - rows.shape[2]
+        self.store[:, :, top : self.top] = rows
+        return replace(self, top=top)
+
+    def over(self, blank_rows: int) -> Strip:
+        """With zero rows behind."""
+        bottom = self.bottom + blank_rows
+        self.store[:, :, self.bottom : bottom] = 0
+        return replace(self, bottom=bottom)
+
+    def head(self, height: int) -> Strip:
+        """The first rows."""
+        return replace(self, bottom=self.top + height)
+
+    def rest(self, height: int) -> Strip:
+        """All but the first rows."""
+        return replace(self, top=self.top + height)
+
+
+class Room:
+    """Memory for the features of one band, for streams that take turns."""
+
+    def __init__(self) -> None:
+        self.memory: Tensor | None = None
+
+    def strip(self, rows: Tensor, above: int, below: int) -> Strip:
+        """A copy of 1×C×H×W rows, channels last, with room for rows above and below."""
+        _, channels, count, width = rows.shape
+        height = above + count + below
+        size = height * width * channels
+        if self.memory is None or self.memory.numel() < size:
+            self.memory = rows.new_empty(size)
+        store = self.memory[:size].view(1, height, width, channels).permute(0, 3, 1, 2)
+        store[:, :, above : above + count] = rows
+        return Strip(store, above, above + count)
+
+
 class Convolution:
     """A layer over a stream of rows: keeps the last rows of its input.
 
@@ -221,13 +286,13 @@ class Convolution:
         self.count = 0  # rows in use of those kept
         self.padding = 0  # zero rows at their top, above the picture
 
-    def start(self, width: int, like: Tensor) -> None:
+    def start(self, width: int, dtype: torch.dtype) -> None:
         """Make room for the rows to keep, zeros at first."""
-        reach, channels = self.layer.reach, int(self.layer.weight.shape[1])
-        self.kept = blank(like, channels, 2 * reach, width)
+        weight, reach = self.layer.weight, self.layer.reach
+        self.kept = blank(weight, 2 * reach, width).to(dtype)
         self.count = self.padding = reach
 
-    def push(self, rows: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+    def push(self, rows: Tensor, last: bool) -> Tensor:
         """Feed the next rows.
 
         Parameters
@@ -239,36 +304,72 @@ class Convolution:
 
         Returns
         -------
-        out, seen
-            The rows that can be computed now (possibly none), and the input
-            rows from the first one that has no output yet.
+        Tensor
+            The rows that can be computed now, possibly none.
         """
-        layer, reach = self.layer, self.layer.reach
+        layer, reach, dtype = self.layer, self.layer.reach, self.layer.weight.dtype
         if reach == 0 and rows.shape[2]:
-            return layer(rows, 0), rows
+            return layer(rows, 0)
         if self.kept is None:
             if last:
-                return layer(rows, reach), rows
-            self.start(rows.shape[3], rows)
+                return layer(rows, reach)
+            self.start(rows.shape[3], dtype)
             assert self.kept is not None
-        if self.kept.dtype != rows.dtype:
-            self.kept = self.kept.to(rows.dtype)
-        parts = [self.kept[:, :, : self.count], rows]
-        if last:
-            parts.append(blank(rows, rows.shape[1], reach, rows.shape[3]))
-        x = torch.cat(parts, 2)
+        end = self.count + rows.shape[2]
+        x = empty(layer.weight, end + (reach if last else 0), rows.shape[3])
+        x[:, :, : self.count] = self.kept[:, :, : self.count]
+        x[:, :, self.count : end] = rows
+        x[:, :, end:] = 0
+        self._keep(x)
+        return self._run(x)
+
+    def push_parts(self, rows: Tensor, last: bool) -> list[Tensor]:
+        """As :meth:`push`, in parts from top to bottom, so that few rows are copied."""
+        few = 2 * self.layer.reach
+        if last or rows.shape[2] <= few:
+            return [self.push(rows, last)]
+        first = self.push(rows[:, :, :few], False)
+        self._keep(rows)
+        return [first, self.layer(rows, 0)]
+
+    def push_strip(self, strip: Strip, last: bool) -> tuple[Tensor, Strip]:
+        """As :meth:`push`, with room above the strip for the rows that were kept.
+
+        Returns
+        -------
+        out, seen
+            The rows that can be computed now, and the input from the first row
+            that had no output yet.
+        """
+        reach = self.layer.reach
+        if self.kept is None:
+            if last:
+                return self.layer(strip.rows, reach), strip
+            self.start(strip.store.shape[3], strip.store.dtype)
+            assert self.kept is not None
+        padding = self.padding
+        x = strip.under(self.kept[:, :, : self.count])
+        self._keep(x.rows)
+        return self._run((x.over(reach) if last else x).rows), x.rest(padding)
+
+    def _keep(self, x: Tensor) -> None:
+        """Keep the last rows, always in the same place.
+
+        Memory that stays between blocks that go would leave holes that the next,
+        larger block does not fit into.
+        """
+        assert self.kept is not None
         height = x.shape[2]
-        seen = x[:, :, self.padding :]
-        if not last:
-            # Always in the same place: memory that stays between blocks that go
-            # would leave holes that the next, larger block does not fit into.
-            self.count = min(height, 2 * reach)
-            self.kept[:, :, : self.count] = x[:, :, height - self.count :]
-            self.padding = max(0, self.padding - (height - self.count))
-        if height <= 2 * reach:
-            empty = (1, layer.weight.shape[0], 0, x.shape[3])
-            return x.new_empty(empty, dtype=layer.weight.dtype), seen
-        return layer(x, 0), seen
+        self.count = min(height, 2 * self.layer.reach)
+        self.kept[:, :, : self.count] = x[:, :, height - self.count :]
+        self.padding = max(0, self.padding - (height - self.count))
+
+    def _run(self, x: Tensor) -> Tensor:
+        """Convolve rows that have those they depend on around them."""
+        weight = self.layer.weight
+        if x.shape[2] > 2 * self.layer.reach:
+            return self.layer(x, 0)
+        return weight.new_empty((1, weight.shape[0], 0, x.shape[3]))
 
 
 class Skip:
@@ -351,9 +452,26 @@ def enlarge(config: GeneratorConfig, rows: Tensor) -> Tensor:
     return F.interpolate(rows, scale_factor=config.scale, mode="bilinear", align_corners=False)
 
 
-def blank(like: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """Zero rows, channels last."""
-    return like.new_zeros((1, height, width, channels)).permute(0, 3, 1, 2)
+def empty(weight: Tensor, height: int, width: int) -> Tensor:
+    """Room for input rows of a convolution, channels last."""
+    return weight.new_empty((1, height, width, weight.shape[1])).permute(0, 3, 1, 2)
+
+
+def blank(weight: Tensor, height: int, width: int) -> Tensor:
+    """Zero rows for the input of a convolution, channels last."""
+    return empty(weight, height, width).zero_()
+
+
+def add(to: Tensor, rows: Tensor) -> None:
+    """Add in place.
+
+    Of two number types PyTorch makes one on the CPU, with a copy of what it adds;
+    of a few rows that copy stays in the cache.
+    """
+    few = to.shape[2] if to.dtype == rows.dtype else ADDED_VALUES // (to.shape[1] * to.shape[3])
+    parts = (torch.split(x, max(few, 1), 2) for x in (to, rows))
+    for one, other in zip(*parts, strict=True):
+        one.add_(other)
 
 
 class Stream:
@@ -367,10 +485,15 @@ class Stream:
         Low-resolution rows that the sub-pixel layers take at a time, whose
         tensors are up to 16 times as large as those before them; None for no
         limit.
+    room
+        Shared by the streams of one picture; by default this one has its own.
     """
 
-    def __init__(self, network: Network, tail_rows: int | None = None) -> None:
+    def __init__(
+        self, network: Network, tail_rows: int | None = None, room: Room | None = None
+    ) -> None:
         self.tail_rows = tail_rows
+        self.room = room or Room()
         self.stem = Convolution(network.stem)
         self.blocks = [(Convolution(one), Convolution(two)) for one, two in network.blocks]
         self.trunk = Convolution(network.trunk)
@@ -401,43 +524,53 @@ class Stream:
             self._start(rows)
         self.tallest = max(self.tallest, rows.shape[2])
         self.enlarged.feed(rows)
-        x = self.stem.push(rows, last)[0].to(rows.dtype)
+        x = self.stem.push(rows, last).to(rows.dtype)
         self.skip.push(x)
-        for features, end in self._trunk(x, last, 0):
+        for features, end in self._trunk(self._strip(x), last, 0):
             rest = torch.split(features, self.tail_rows or max(features.shape[2], 1), 2)
             for part in rest:
                 final = end and part is rest[-1]
                 yield self.enlarged.push(self._tail(part, final), final)
 
-    def _trunk(self, x: Tensor, last: bool, first: int) -> Iterator[tuple[Tensor, bool]]:
+    def _strip(self, rows: Tensor) -> Strip:
+        """A copy of the rows, with room for those that the layers put above and below."""
+        layers = (*(one for one, _ in self.blocks), self.trunk)
+        above = 0 if self.stem.kept is None else sum(2 * conv.layer.reach for conv in layers)
+        return self.room.strip(rows, above, self.trunk.layer.reach)
+
+    def _trunk(self, strip: Strip, last: bool, first: int) -> Iterator[tuple[Tensor, bool]]:
         """Residual blocks from ``first`` on, and the long skip; and whether the picture ends."""
         for step, (one, two) in enumerate(self.blocks[first:], first + 1):
-            inner, seen = one.push(x, last)
-            out, _ = two.push(inner, last)
+            inner, strip = one.push_strip(strip, last)
+            done = 0
+            for out in two.push_parts(inner, last):
+                add(strip.rows[:, :, done : done + out.shape[2]], out)
+                done += out.shape[2]
             # Both layers together lag as far behind as the first one keeps rows.
-            seen = seen[:, :, : out.shape[2]]
-            x = out.add_(seen) if out.dtype == seen.dtype else seen + out
-            if last and 0 < self.tallest < x.shape[2]:
+            strip = strip.head(done)
+            if last and 0 < self.tallest < strip.height:
                 # With the rows that all layers have held back, more than in any band.
-                yield from self._trunk(x[:, :, : self.tallest], False, step)
-                x = x[:, :, self.tallest :]
-        x, _ = self.trunk.push(x, last)
+                yield from self._trunk(strip.head(self.tallest), False, step)
+                strip = strip.rest(self.tallest)
+        x, _ = self.trunk.push_strip(strip, last)
         yield self.skip.add_to(x), last
 
     def _start(self, rows: Tensor) -> None:
         """Make room for all rows that are kept, side by side."""
         width = rows.shape[3]
-        for conv in (self.stem, *(conv for pair in self.blocks for conv in pair), self.trunk):
-            conv.start(width, rows)
+        self.stem.start(width, rows.dtype)
+        for one, two in self.blocks:
+            one.start(width, rows.dtype)
+            two.start(width, two.layer.weight.dtype)
+        self.trunk.start(width, rows.dtype)
         for step, conv in enumerate(self.upsample):
-            conv.start(width << step, rows)
-        self.output.start(width << (len(self.upsample) - 1), rows)
+            conv.start(width << step, conv.layer.weight.dtype)
+        self.output.start(width << (len(self.upsample) - 1), self.output.layer.weight.dtype)
 
     def _tail(self, x: Tensor, last: bool) -> Tensor:
         """Sub-pixel and output convolutions."""
         for step in self.upsample[:-1]:
-            x = shuffle(step.push(x, last)[0])
-        x, _ = self.upsample[-1].push(x, last)
-        x, _ = self.spread.push(x, last)
-        x, _ = self.output.push(x, last)
+            x = shuffle(step.push(x, last))
+        for conv in (self.upsample[-1], self.spread, self.output):
+            x = conv.push(x, last)
         return shuffle(x)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srgan_infer.bands import Network, Stream, prepare
+from srgan_infer.bands import Network, Room, Stream, prepare
 from srgan_infer.errors import OutOfMemoryError
 from srgan_infer.generator import Generator, GeneratorConfig
 from srgan_infer.rows import RowSource
@@ -271,9 +271,10 @@ class Engine:
         self, source: RowSource, plan: Plan, progress: ProgressFn
     ) -> Iterator[np.ndarray]:
         # Held for as long as this run.
-        _lid = keep_room(plan.peak_bytes) if len(plan.rows) > 1 else None
+        _lid = keep_room(plan.peak_bytes)
         network = self._network(source.dtype)
-        streams = [Stream(network, plan.tail_rows) for _ in plan.columns]
+        room = Room()
+        streams = [Stream(network, plan.tail_rows, room) for _ in plan.columns]
         # The last step feeds nothing: the layers give the rows that they held
         # back, which together with a band would be much more than a band.
         bands = plan.rows if len(plan.rows) == 1 else (*plan.rows, None)
@@ -524,11 +525,14 @@ def band_values(
     growth = 1 << (config.doublings - 1)
     lag = body * (2 * config.blocks + 1)
     tall = max(span.length for span in rows)
-    # A residual block: its input, that behind the rows kept, and two results.
-    work = 4 * tall * wide * channels
+    # The strip of features, and above it room for the rows that all layers keep.
+    strip = tall + body + (lag + body if len(rows) > 1 else 0)
+    # A residual block: its input in the layer's type, and two results.
+    work = 3 * tall * wide * channels
     # The last sub-pixel layer: its input, its result, and both behind the rows kept.
     last = tail_rows * wide * growth**2
     work = max(work, tall * wide * channels + last * (channels * (2 + 4 + 4) + 36))
+    work += strip * wide * channels
     # Features that wait for the long skip.
     kept = (lag + max(span.length for span in rows)) * channels
     if len(rows) > 1 or tail_rows < rows[0].length:
