@@ -232,15 +232,15 @@ class Strip:
         """Number of rows."""
         return self.bottom - self.top
 
-    def under(self, rows: Tensor) -> Strip:
+    def with_above(self, rows: Tensor) -> Strip:
         """With these rows in front."""
         top = self.top - rows.shape[2]
         self.store[:, :, top : self.top] = rows
         return replace(self, top=top)
 
-    def over(self, blank_rows: int) -> Strip:
+    def with_zeros_below(self, count: int) -> Strip:
         """With zero rows behind."""
-        bottom = self.bottom + blank_rows
+        bottom = self.bottom + count
         self.store[:, :, self.bottom : bottom] = 0
         return replace(self, bottom=bottom)
 
@@ -286,10 +286,10 @@ class Convolution:
         self.count = 0  # rows in use of those kept
         self.padding = 0  # zero rows at their top, above the picture
 
-    def start(self, width: int, dtype: torch.dtype) -> None:
-        """Make room for the rows to keep, zeros at first."""
+    def start(self, width: int, dtype: torch.dtype | None = None) -> None:
+        """Make room for the rows to keep, zeros at first; by default in the weight's type."""
         weight, reach = self.layer.weight, self.layer.reach
-        self.kept = blank(weight, 2 * reach, width).to(dtype)
+        self.kept = blank(weight, 2 * reach, width).to(dtype or weight.dtype)
         self.count = self.padding = reach
 
     def push(self, rows: Tensor, last: bool) -> Tensor:
@@ -307,13 +307,13 @@ class Convolution:
         Tensor
             The rows that can be computed now, possibly none.
         """
-        layer, reach, dtype = self.layer, self.layer.reach, self.layer.weight.dtype
+        layer, reach = self.layer, self.layer.reach
         if reach == 0 and rows.shape[2]:
             return layer(rows, 0)
         if self.kept is None:
             if last:
                 return layer(rows, reach)
-            self.start(rows.shape[3], dtype)
+            self.start(rows.shape[3])
             assert self.kept is not None
         end = self.count + rows.shape[2]
         x = empty(layer.weight, end + (reach if last else 0), rows.shape[3])
@@ -348,9 +348,9 @@ class Convolution:
             self.start(strip.store.shape[3], strip.store.dtype)
             assert self.kept is not None
         padding = self.padding
-        x = strip.under(self.kept[:, :, : self.count])
+        x = strip.with_above(self.kept[:, :, : self.count])
         self._keep(x.rows)
-        return self._run((x.over(reach) if last else x).rows), x.rest(padding)
+        return self._run((x.with_zeros_below(reach) if last else x).rows), x.rest(padding)
 
     def _keep(self, x: Tensor) -> None:
         """Keep the last rows, always in the same place.
@@ -558,14 +558,15 @@ class Stream:
     def _start(self, rows: Tensor) -> None:
         """Make room for all rows that are kept, side by side."""
         width = rows.shape[3]
-        self.stem.start(width, rows.dtype)
+        self.stem.start(width)
         for one, two in self.blocks:
+            # What is kept here is also added to, so it has the features' type.
             one.start(width, rows.dtype)
-            two.start(width, two.layer.weight.dtype)
+            two.start(width)
         self.trunk.start(width, rows.dtype)
         for step, conv in enumerate(self.upsample):
-            conv.start(width << step, conv.layer.weight.dtype)
-        self.output.start(width << (len(self.upsample) - 1), self.output.layer.weight.dtype)
+            conv.start(width << step)
+        self.output.start(width << (len(self.upsample) - 1))
 
     def _tail(self, x: Tensor, last: bool) -> Tensor:
         """Sub-pixel and output convolutions."""
