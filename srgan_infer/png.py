@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from .metadata import Metadata
+from .rows import Blocks
 from .threads import InOrder
 
 Array = npt.NDArray[Any]
@@ -72,10 +74,8 @@ class PngWriter:
         self._stream = stream
         self._pixel = channels * dtype.itemsize
         line = size[0] * self._pixel
-        self._block_rows = max(BLOCK_BYTES // line // GROUP, 1) * GROUP
+        self._blocks = Blocks(max(BLOCK_BYTES // line // GROUP, 1) * GROUP)
         self._above = np.zeros(line, np.uint8)
-        self._pending: list[Array] = []
-        self._pending_rows = 0
         self._tail = b""
         self._adler = 1
         self._deflating = InOrder(self._append, threads)
@@ -89,18 +89,11 @@ class PngWriter:
 
     def write(self, rows: Array) -> None:
         """Take the next (h, W, channels) rows."""
-        while rows.shape[0]:
-            part = rows[: self._block_rows - self._pending_rows]
-            self._pending.append(_bytes(part))
-            self._pending_rows += part.shape[0]
-            rows = rows[part.shape[0] :]
-            if self._pending_rows == self._block_rows:
-                self._filter()
+        self._filter(self._blocks.push(_bytes(rows)))
 
     def finish(self) -> None:
         """Write what is left, and the end."""
-        if self._pending_rows:
-            self._filter()
+        self._filter(self._blocks.rest())
         self._filtering.finish()
         self._deflating.finish()
         # An empty last block, and the checksum of everything that was deflated.
@@ -111,10 +104,10 @@ class PngWriter:
         """Stop without finishing the file."""
         self._deflating.close()
 
-    def _filter(self) -> None:
-        above, block = self._above, np.concatenate(self._pending)
-        self._pending, self._pending_rows, self._above = [], 0, block[-1]
-        self._filtering.put(filter_rows, block, above, self._pixel)
+    def _filter(self, blocks: Iterator[Array]) -> None:
+        for block in blocks:
+            self._filtering.put(filter_rows, block, self._above, self._pixel)
+            self._above = block[-1]
 
     def _deflate(self, filtered: bytes) -> None:
         self._deflating.put(deflate_block, filtered, self._tail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,3 +22,33 @@ class RowSource(Protocol):
 
     def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]:
         """(h, W, C) of the rows ``[top:bottom]``."""
+
+
+class Blocks:
+    """Gathers rows that come in any number into blocks of one height.
+
+    Parameters
+    ----------
+    height
+        Rows in a block; the last one may have fewer.
+    """
+
+    def __init__(self, height: int) -> None:
+        self._height = height
+        self._parts: list[npt.NDArray[Any]] = []
+        self._missing = height
+
+    def push(self, rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+        """Take the next rows, which must not change any more, and give the blocks that are full."""
+        while rows.shape[0]:
+            self._parts.append(rows[: self._missing])
+            rows = rows[self._missing :]
+            self._missing -= self._parts[-1].shape[0]
+            if self._missing == 0:
+                yield from self.rest()
+
+    def rest(self) -> Iterator[npt.NDArray[Any]]:
+        """The block that is not full yet, if any rows are left."""
+        parts, self._parts, self._missing = self._parts, [], self._height
+        if parts:
+            yield parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -9,12 +9,14 @@ import shutil
 import struct
 import tempfile
 import zlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from .metadata import Metadata
+from .rows import Blocks
 from .threads import InOrder
 
 Array = npt.NDArray[Any]
@@ -77,25 +79,17 @@ class TiffWriter:
         self._start = self._file.tell()
         self._offsets: list[int] = []
         self._lengths: list[int] = []
-        self._pending: list[Array] = []
-        self._pending_rows = 0
+        self._strips = Blocks(self._strip_rows)
         self._work = InOrder(self._append, threads)
         self._file.write(bytes(16 if self._big else 8))
 
     def write(self, rows: Array) -> None:
         """Take the next (h, W, channels) rows."""
-        while rows.shape[0]:
-            part = rows[: self._strip_rows - self._pending_rows]
-            self._pending.append(part.copy())
-            self._pending_rows += part.shape[0]
-            rows = rows[part.shape[0] :]
-            if self._pending_rows == self._strip_rows:
-                self._flush()
+        self._deflate(self._strips.push(rows.copy()))
 
     def finish(self) -> None:
         """Write what is left, and the directory."""
-        if self._pending_rows:
-            self._flush()
+        self._deflate(self._strips.rest())
         self._work.finish()
         here = self._file.tell() - self._start
         here += here % 2
@@ -117,10 +111,9 @@ class TiffWriter:
         if self._file is not self._stream:
             self._file.close()
 
-    def _flush(self) -> None:
-        strip = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
-        self._pending, self._pending_rows = [], 0
-        self._work.put(deflate_strip, strip)
+    def _deflate(self, strips: Iterator[Array]) -> None:
+        for strip in strips:
+            self._work.put(deflate_strip, strip)
 
     def _append(self, data: bytes) -> None:
         self._offsets.append(self._file.tell() - self._start)
