@@ -242,6 +242,7 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
             # One clock and one Ctrl-C for all processes, or they would drift apart.
             seconds, stop = shared((time.monotonic() - started, interrupted.now))
             spent = elapsed_part(config, seconds)
+            bar.total = expected_steps(config, step, spent)
             if worst_run >= GIVE_UP_AFTER:
                 raise TrainingError(
                     f"the gradient was not finite in {GIVE_UP_AFTER} steps in a row "
@@ -345,6 +346,11 @@ def rate_factor(settings: OptimizerConfig, part: float, step: int) -> float:
 def elapsed_part(config: TrainConfig, seconds: float) -> float:
     """The part of the time budget that is spent; 0 without one."""
     return seconds / (60 * config.max_minutes) if config.max_minutes else 0.0
+
+
+def expected_steps(config: TrainConfig, step: int, spent: float) -> int:
+    """Where the run will end at the pace so far, if the time budget runs out first."""
+    return min(config.steps, max(step, round(step / spent))) if spent > 0 else config.steps
 
 
 def shared(value: T) -> T:

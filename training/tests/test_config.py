@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from srgan_training.config import load_config
-from srgan_training.train import elapsed_part, rate_factor
+from srgan_training.train import elapsed_part, expected_steps, rate_factor
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 
@@ -68,3 +68,11 @@ def test_a_time_budget_counts_only_where_there_is_one() -> None:
     config = load_config(CONFIGS[0], ["max_minutes=10"])
     assert elapsed_part(config, 300) == 0.5
     assert elapsed_part(load_config(CONFIGS[0], ["max_minutes=0"]), 300) == 0
+
+
+def test_the_bar_ends_where_the_time_budget_ends() -> None:
+    config = load_config(CONFIGS[0], ["steps=1000"])
+    assert expected_steps(config, step=100, spent=0.0) == 1000
+    assert expected_steps(config, step=100, spent=0.25) == 400
+    assert expected_steps(config, step=100, spent=0.05) == 1000
+    assert expected_steps(config, step=100, spent=1.1) == 100
