@@ -1,9 +1,11 @@
+from itertools import cycle
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srgan_infer.bands import Stream, prepare
+from srgan_infer.bands import FLOAT32_BLOCKS, Stream, prepare
 from srgan_infer.generator import (
     ACTIVATIONS,
     INPUT_SKIPS,
@@ -28,7 +30,7 @@ configs = st.builds(
 )
 
 
-def random_generator(config, seed=0):
+def random_generator(config: GeneratorConfig, seed: int = 0) -> Generator:
     torch.manual_seed(seed)
     generator = Generator(config).eval()
     with torch.no_grad():
@@ -38,9 +40,22 @@ def random_generator(config, seed=0):
     return generator
 
 
-def picture(height, width, seed=0):
+def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
     values = torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(seed))
     return values.permute(0, 3, 1, 2)
+
+
+def streamed(stream: Stream, x: torch.Tensor, bands: list[int]) -> torch.Tensor:
+    """Feed the picture in bands of these heights, over and over."""
+    parts: list[torch.Tensor] = []
+    top = 0
+    for count in cycle(bands):
+        bottom = min(x.shape[2], top + count)
+        parts.extend(stream.push(x[:, :, top:bottom], bottom == x.shape[2]))
+        if bottom == x.shape[2]:
+            return torch.cat(parts, 2)
+        top = bottom
+    raise AssertionError("no bands")
 
 
 @settings(deadline=None, max_examples=60)
@@ -53,22 +68,23 @@ def picture(height, width, seed=0):
     seed=st.integers(0, 99),
 )
 @torch.inference_mode()
-def test_bands_equal_the_whole_picture(config, height, width, bands, tail_rows, seed):
+def test_bands_equal_the_whole_picture(
+    config: GeneratorConfig,
+    height: int,
+    width: int,
+    bands: list[int],
+    tail_rows: int | None,
+    seed: int,
+) -> None:
     generator, x = random_generator(config, seed), picture(height, width, seed)
-    stream = Stream(prepare(generator, CPU, torch.float32), tail_rows)
-    parts, top = [], 0
-    while top < height:
-        bottom = min(height, top + bands[len(parts) % len(bands)])
-        parts.extend(stream.push(x[:, :, top:bottom], bottom == height))
-        top = bottom
-    result = torch.cat(parts, 2)
+    result = streamed(Stream(prepare(generator, CPU, torch.float32), tail_rows), x, bands)
     expected = generator(x)
     assert result.shape == expected.shape
     assert (result - expected).abs().max() <= 1e-4
 
 
 @torch.inference_mode()
-def test_rows_come_out_as_soon_as_what_they_depend_on_is_there():
+def test_rows_come_out_as_soon_as_what_they_depend_on_is_there() -> None:
     config = GeneratorConfig(channels=4, blocks=2)
     stream = Stream(prepare(random_generator(config), CPU, torch.float32))
     x = picture(200, 8)
@@ -79,14 +95,17 @@ def test_rows_come_out_as_soon_as_what_they_depend_on_is_there():
 
 
 @torch.inference_mode()
-def test_what_is_kept_does_not_grow_with_the_height():
+def test_what_is_kept_does_not_grow_with_the_height() -> None:
     stream = Stream(prepare(random_generator(GeneratorConfig(channels=4)), CPU, torch.float32))
 
-    def kept():
+    def kept() -> int:
         convs = [stream.stem, stream.trunk, stream.output, *stream.upsample]
         convs += [conv for pair in stream.blocks for conv in pair]
-        count = sum(conv.kept.untyped_storage().nbytes() for conv in convs)
-        return count + sum(rows.untyped_storage().nbytes() for rows in stream.skip.waiting)
+        held = [conv.kept for conv in convs if conv.kept is not None]
+        assert len(held) == len(convs)
+        assert stream.room.memory is not None
+        held += [*stream.skip.waiting, stream.room.memory]
+        return sum(rows.untyped_storage().nbytes() for rows in held)
 
     sizes = []
     for step in range(40):
@@ -97,7 +116,7 @@ def test_what_is_kept_does_not_grow_with_the_height():
 
 @pytest.mark.parametrize("skip", INPUT_SKIPS)
 @torch.inference_mode()
-def test_bfloat16_is_close(skip):
+def test_bfloat16_is_close(skip: str) -> None:
     generator = random_generator(GeneratorConfig(channels=16, blocks=8, input_skip=skip))
     x = picture(24, 24)
     (result,) = Stream(prepare(generator, CPU, torch.bfloat16)).push(x, last=True)
@@ -105,7 +124,23 @@ def test_bfloat16_is_close(skip):
     assert (result - generator(x)).abs().max() <= 1 / 255
 
 
-def test_preparing_leaves_the_generator_as_it_is():
+@settings(deadline=None, max_examples=20)
+@given(
+    height=st.integers(1, 40),
+    bands=st.lists(st.integers(1, 12), min_size=1),
+    tail_rows=st.sampled_from([None, 1, 3]),
+)
+@torch.inference_mode()
+def test_bands_in_bfloat16_equal_the_whole_picture_in_it(
+    height: int, bands: list[int], tail_rows: int | None
+) -> None:
+    config = GeneratorConfig(channels=16, blocks=FLOAT32_BLOCKS + 2, input_skip="bilinear")
+    network, x = prepare(random_generator(config), CPU, torch.bfloat16), picture(height, 12)
+    (whole,) = Stream(network).push(x, last=True)
+    assert (streamed(Stream(network, tail_rows), x, bands) - whole).abs().max() <= 0.5 / 255
+
+
+def test_preparing_leaves_the_generator_as_it_is() -> None:
     generator = random_generator(GeneratorConfig(channels=4, blocks=1))
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     network = prepare(generator, CPU, torch.float32)

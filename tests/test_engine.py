@@ -1,7 +1,12 @@
 import threading
 import tracemalloc
+from collections.abc import Generator as Closable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +16,7 @@ from srgan_infer import engine as engine_module
 from srgan_infer.bands import Stream
 from srgan_infer.engine import (
     Engine,
+    Tile,
     cgroup_free,
     choose_device,
     free_memory,
@@ -22,9 +28,10 @@ from srgan_infer.tiles import cut
 
 SMALL = GeneratorConfig(channels=4, blocks=2)
 PIXELS = (np.uint8, np.uint16, np.float32)
+Pixels = npt.NDArray[Any]
 
 
-def generator_of(config=SMALL, seed=0):
+def generator_of(config: GeneratorConfig = SMALL, seed: int = 0) -> Generator:
     """A random generator whose result uses the range from 0 to 1."""
     torch.manual_seed(seed)
     generator = Generator(config).eval()
@@ -37,31 +44,35 @@ def generator_of(config=SMALL, seed=0):
     return generator
 
 
-def pixels_of(shape, dtype=np.uint8, seed=0):
+def pixels_of(
+    shape: tuple[int, int, int], dtype: type[np.generic] = np.uint8, seed: int = 0
+) -> Pixels:
     values = np.random.default_rng(seed).random(shape)
     if dtype == np.float32:
         return values.astype(np.float32)
-    return (values * np.iinfo(dtype).max).astype(dtype)
+    levels: Pixels = (values * np.iinfo(np.dtype(dtype)).max).astype(dtype)
+    return levels
 
 
 @torch.inference_mode()
-def plain(generator, pixels):
+def plain(generator: Generator, pixels: Pixels) -> Pixels:
     """Whole-picture inference in plain PyTorch: float64 H×W×C, scaled to the pixels' range."""
     top = 1.0 if pixels.dtype == np.float32 else float(np.iinfo(pixels.dtype).max)
     x = torch.from_numpy(pixels.astype(np.float32) / np.float32(top))
     x = x.expand(-1, -1, 3).permute(2, 0, 1)[None]
-    out = generator(x)[0].permute(1, 2, 0).numpy()
+    out: Pixels = generator(x)[0].permute(1, 2, 0).numpy()
     if pixels.shape[2] == 1:
-        out = (out * np.float32([0.299, 0.587, 0.114])).sum(2, keepdims=True)
-    return np.clip(out.astype(np.float64), 0, 1) * top
+        out = (out * np.array([0.299, 0.587, 0.114], np.float32)).sum(2, keepdims=True)
+    result: Pixels = np.clip(out.astype(np.float64), 0, 1) * top
+    return result
 
 
-def run(engine, pixels, tile="auto", **options):
-    plan = engine.plan(*pixels.shape[:2], tile, **options)
+def run(engine: Engine, pixels: Pixels, tile: Tile = "auto") -> Pixels:
+    plan = engine.plan(pixels.shape[0], pixels.shape[1], tile)
     return np.concatenate(list(engine.run(pixels, plan)))
 
 
-def assert_equal(result, expected, pixels):
+def assert_equal(result: Pixels, expected: Pixels, pixels: Pixels) -> None:
     assert result.dtype == pixels.dtype
     assert result.shape == expected.shape
     if pixels.dtype == np.float32:
@@ -87,8 +98,15 @@ def assert_equal(result, expected, pixels):
     seed=st.integers(0, 99),
 )
 def test_any_tile_size_equals_the_whole_picture(
-    height, width, channels, dtype, tile, skip, scale, seed
-):
+    height: int,
+    width: int,
+    channels: int,
+    dtype: type[np.generic],
+    tile: Tile,
+    skip: str,
+    scale: int,
+    seed: int,
+) -> None:
     config = GeneratorConfig(channels=4, blocks=2, input_skip=skip, scale=scale)
     generator = generator_of(config, seed)
     pixels = pixels_of((height, width, channels), dtype, seed)
@@ -104,7 +122,9 @@ def test_any_tile_size_equals_the_whole_picture(
     tile=st.one_of(st.none(), st.integers(3, 60)),
     skip=st.sampled_from(INPUT_SKIPS),
 )
-def test_tiles_equal_the_whole_picture(height, width, channels, tile, skip):
+def test_tiles_equal_the_whole_picture(
+    height: int, width: int, channels: int, tile: int | None, skip: str
+) -> None:
     """The path of GPUs and of half precision, here in float32."""
     generator = generator_of(GeneratorConfig(channels=4, blocks=1, input_skip=skip))
     engine = Engine(generator, "cpu", "float32")
@@ -117,7 +137,9 @@ def test_tiles_equal_the_whole_picture(height, width, channels, tile, skip):
 
 @pytest.mark.parametrize("less", [0, 1, 4])
 @pytest.mark.parametrize("kind", ["bands", "tiles"])
-def test_a_smaller_halo_than_derived_breaks_it(monkeypatch, kind, less):
+def test_a_smaller_halo_than_derived_breaks_it(
+    monkeypatch: pytest.MonkeyPatch, kind: str, less: int
+) -> None:
     """With kernels that read their two far corners alone, the rim counts as much as can be."""
     config = GeneratorConfig(channels=4, blocks=1)
     generator = Generator(config).eval()
@@ -137,7 +159,7 @@ def test_a_smaller_halo_than_derived_breaks_it(monkeypatch, kind, less):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_close_and_the_same_for_every_tile(dtype):
+def test_half_precision_is_close_and_the_same_for_every_tile(dtype: str) -> None:
     generator = generator_of(GeneratorConfig(channels=8, blocks=8, input_skip="bilinear"))
     engine = Engine(generator, "cpu", dtype)
     pixels = pixels_of((50, 44, 3))
@@ -148,7 +170,9 @@ def test_half_precision_is_close_and_the_same_for_every_tile(dtype):
 
 
 @pytest.mark.parametrize("capable", [False, True])
-def test_bfloat16_unasked_is_for_processors_that_have_it_and_8_bits(monkeypatch, capable):
+def test_bfloat16_unasked_is_for_processors_that_have_it_and_8_bits(
+    monkeypatch: pytest.MonkeyPatch, capable: bool
+) -> None:
     capabilities = {"amx_bf16": False, "avx512_bf16": capable}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
@@ -161,18 +185,20 @@ def test_bfloat16_unasked_is_for_processors_that_have_it_and_8_bits(monkeypatch,
     assert np.abs(asked - plain(generator, deep)).max() > 1e-5
 
 
-def test_no_bfloat16_where_its_instructions_are_switched_off(monkeypatch):
+def test_no_bfloat16_where_its_instructions_are_switched_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert Engine(generator_of(), "cpu").dtype == torch.float32
 
 
-def test_a_tile_that_overflows_in_float16_is_run_again_in_float32():
+def test_a_tile_that_overflows_in_float16_is_run_again_in_float32() -> None:
     generator = generator_of()
     with torch.no_grad():
-        generator.stem.weight.mul_(1e6)
-        generator.stem.bias.mul_(1e6)
-        generator.upsample[0].conv.weight.mul_(1e-6)
-        generator.upsample[0].conv.bias.mul_(1e-6)
+        values = generator.state_dict()
+        for name in ("weight", "bias"):
+            values[f"stem.{name}"].mul_(1e6)
+            values[f"upsample.0.conv.{name}"].mul_(1e-6)
     engine = Engine(generator, "cpu", "float16")
     pixels = pixels_of((30, 30, 3))
     with torch.inference_mode():
@@ -182,13 +208,13 @@ def test_a_tile_that_overflows_in_float16_is_run_again_in_float32():
     assert_equal(run(engine, pixels, 16), plain(generator, pixels), pixels)
 
 
-def test_several_threads_on_one_engine_give_the_same_results():
+def test_several_threads_on_one_engine_give_the_same_results() -> None:
     engine = Engine(generator_of(), "cpu")
     pictures = [pixels_of((30 + step, 70 - 5 * step, 3), seed=step) for step in range(6)]
     alone = [run(engine, pixels, 16) for pixels in pictures]
-    together = [None] * len(pictures)
+    together: dict[int, Pixels] = {}
 
-    def work(step):
+    def work(step: int) -> None:
         together[step] = run(engine, pictures[step], 16)
 
     threads = [threading.Thread(target=work, args=(step,)) for step in range(len(pictures))]
@@ -196,15 +222,17 @@ def test_several_threads_on_one_engine_give_the_same_results():
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(np.array_equal(one, two) for one, two in zip(alone, together, strict=True))
+    assert all(np.array_equal(one, together[step]) for step, one in enumerate(alone))
 
 
-def limited(monkeypatch, pixels, error=None):
+def limited(
+    monkeypatch: pytest.MonkeyPatch, pixels: int, error: RuntimeError | None = None
+) -> list[int]:
     """Memory for tiles of so many pixels; returns the sizes that were tried."""
-    tried = []
+    tried: list[int] = []
     push = Stream.push
 
-    def push_or_fail(self, rows, last):
+    def push_or_fail(self: Stream, rows: torch.Tensor, last: bool) -> Iterator[torch.Tensor]:
         tried.append(rows.shape[2] * rows.shape[3])
         if tried[-1] > pixels:
             raise error or torch.cuda.OutOfMemoryError("CUDA out of memory.")
@@ -217,13 +245,15 @@ def limited(monkeypatch, pixels, error=None):
 @pytest.mark.parametrize(
     "error", [None, RuntimeError("MPS backend out of memory (allocated: 8 GB)")]
 )
-def test_tiles_shrink_when_gpu_memory_runs_out(monkeypatch, error):
+def test_tiles_shrink_when_gpu_memory_runs_out(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError | None
+) -> None:
     generator = generator_of(GeneratorConfig(channels=4, blocks=1))
     engine = Engine(generator, "cpu", "float16")
     pixels = pixels_of((150, 140, 3))
     expected = run(engine, pixels, 37).astype(int)
     tried = limited(monkeypatch, 80 * 80, error)
-    reports = []
+    reports: list[tuple[int, int]] = []
     plan = engine.plan(150, 140, None)
     result = np.concatenate(
         list(engine.run(pixels, plan, lambda done, total: reports.append((done, total))))
@@ -234,14 +264,16 @@ def test_tiles_shrink_when_gpu_memory_runs_out(monkeypatch, error):
     assert reports[-1][0] == reports[-1][1]
 
 
-def test_running_out_with_the_smallest_tiles_says_what_was_tried(monkeypatch):
+def test_running_out_with_the_smallest_tiles_says_what_was_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     engine = Engine(generator_of(), "cpu", "float16")
     limited(monkeypatch, 0)
     with pytest.raises(OutOfMemoryError, match="tiles of 256, 128, 64, 32 pixels"):
         run(engine, pixels_of((256, 200, 3)), None)
 
 
-def test_other_errors_are_not_tried_again(monkeypatch):
+def test_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(generator_of(), "cpu", "float16")
     tried = limited(monkeypatch, 0, RuntimeError("CUDA error: an illegal memory access"))
     with pytest.raises(RuntimeError, match="illegal memory access"):
@@ -249,22 +281,22 @@ def test_other_errors_are_not_tried_again(monkeypatch):
     assert len(tried) == 1
 
 
-def test_memory_that_runs_out_on_the_cpu_is_one_sentence(monkeypatch):
+def test_memory_that_runs_out_on_the_cpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(generator_of(), "cpu")
     limited(monkeypatch, 0, RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     with pytest.raises(OutOfMemoryError, match="smaller max_memory or tile"):
         run(engine, pixels_of((64, 64, 3)))
 
 
-def test_rows_are_read_once_and_in_order():
+def test_rows_are_read_once_and_in_order() -> None:
     pixels = pixels_of((300, 20, 3))
 
-    read = []
+    read: list[tuple[int, int]] = []
 
     class Source:
         shape, dtype = pixels.shape, pixels.dtype
 
-        def __getitem__(self, rows):
+        def __getitem__(self, rows: slice, /) -> Pixels:
             read.append((rows.start, rows.stop))
             return pixels[rows]
 
@@ -273,11 +305,12 @@ def test_rows_are_read_once_and_in_order():
     assert read == [(span.start, span.stop) for span in cut(300, 32, 0)]
 
 
-def test_read_only_pixels_and_progress(recwarn):
+def test_read_only_pixels_and_progress(recwarn: pytest.WarningsRecorder) -> None:
     pixels = pixels_of((40, 50, 3))
     pixels.flags.writeable = False
     engine = Engine(generator_of(), "cpu")
-    plan, reports = engine.plan(40, 50, 16), []
+    plan = engine.plan(40, 50, 16)
+    reports: list[tuple[int, int]] = []
     list(engine.run(pixels, plan, lambda done, total: reports.append((done, total))))
     assert reports == [(done, plan.steps) for done in range(1, plan.steps + 1)]
     # Three bands and the rows held back, in four columns.
@@ -285,11 +318,11 @@ def test_read_only_pixels_and_progress(recwarn):
     assert not recwarn.list
 
 
-def test_an_interrupt_between_bands_ends_the_run():
+def test_an_interrupt_between_bands_ends_the_run() -> None:
     engine = Engine(generator_of(), "cpu")
     pixels = pixels_of((60, 60, 3))
 
-    def interrupt(done, total):
+    def interrupt(done: int, total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
@@ -298,13 +331,14 @@ def test_an_interrupt_between_bands_ends_the_run():
     assert not torch.is_inference_mode_enabled()
 
 
-def test_closing_the_run_releases_it():
+def test_closing_the_run_releases_it() -> None:
     engine = Engine(generator_of(), "cpu")
     pixels = pixels_of((400, 100, 3), np.float32)
     tracemalloc.start()
     rows = engine.run(pixels, engine.plan(400, 100, 64))
     next(rows)
     assert not torch.is_inference_mode_enabled()
+    assert isinstance(rows, Closable)
     rows.close()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -312,7 +346,7 @@ def test_closing_the_run_releases_it():
     assert next(rows, None) is None
 
 
-def test_a_source_that_does_not_fit_the_plan_is_an_error():
+def test_a_source_that_does_not_fit_the_plan_is_an_error() -> None:
     engine = Engine(generator_of(), "cpu")
     plan = engine.plan(10, 20)
     with pytest.raises(ValueError, match="10 x 20"):
@@ -323,7 +357,7 @@ def test_a_source_that_does_not_fit_the_plan_is_an_error():
         engine.run(np.zeros((10, 20, 3)), plan)
 
 
-def test_plans_fit_the_budget_whatever_the_picture():
+def test_plans_fit_the_budget_whatever_the_picture() -> None:
     engine = Engine(Generator(), "cpu")
     for height, width in ((1, 1), (192, 192), (8000, 2000), (2000, 30000), (40, 100_000)):
         for budget in ("700MB", "2GB"):
@@ -337,7 +371,7 @@ def test_plans_fit_the_budget_whatever_the_picture():
     assert max(tall) <= 1.1 * min(tall)
 
 
-def test_a_budget_that_is_too_small_says_what_to_do():
+def test_a_budget_that_is_too_small_says_what_to_do() -> None:
     engine = Engine(Generator(), "cpu")
     with pytest.raises(OutOfMemoryError, match="larger max_memory"):
         engine.plan(500, 500, max_memory="1MB")
@@ -345,13 +379,13 @@ def test_a_budget_that_is_too_small_says_what_to_do():
         engine.plan(4000, 4000, tile=None, max_memory="1GB")
 
 
-def test_a_plan_describes_itself():
+def test_a_plan_describes_itself() -> None:
     plan = Engine(generator_of(), "cpu").plan(100, 300, tile=50)
     assert str(plan).startswith("300x100 to 1200x400 in 12 bands of 50x50, about ")
 
 
 @pytest.mark.parametrize("tile", [0, -1, 1.5, "big", True])
-def test_a_wrong_tile_is_an_error(tile):
+def test_a_wrong_tile_is_an_error(tile: Any) -> None:
     with pytest.raises(ValueError, match="tile must be"):
         Engine(generator_of(), "cpu").plan(10, 10, tile)
 
@@ -368,17 +402,17 @@ def test_a_wrong_tile_is_an_error(tile):
         ("1TB", 2**40),
     ],
 )
-def test_memory_in_words(text, count):
+def test_memory_in_words(text: int | str, count: int) -> None:
     assert parse_memory(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1", "2XB", "much", 0, -5, True, "nan"])
-def test_wrong_memory_is_an_error(text):
+def test_wrong_memory_is_an_error(text: int | str) -> None:
     with pytest.raises(ValueError, match="memory must be"):
         parse_memory(text)
 
 
-def test_devices_and_number_types():
+def test_devices_and_number_types() -> None:
     engine = Engine(generator_of())
     assert engine.device == choose_device("auto")
     if engine.device.type == "cpu":
@@ -391,7 +425,7 @@ def test_devices_and_number_types():
             Engine(generator_of(), "cpu", dtype)
 
 
-def test_the_limits_of_a_container_count(tmp_path):
+def test_the_limits_of_a_container_count(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("900000\n")
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 300000\n")
@@ -402,7 +436,7 @@ def test_the_limits_of_a_container_count(tmp_path):
     assert free_memory(torch.device("cpu")) > 2**20
 
 
-def test_the_default_budget_is_read_at_run_time(monkeypatch):
+def test_the_default_budget_is_read_at_run_time(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(Generator(), "cpu")
     monkeypatch.setattr(engine_module, "free_memory", lambda device: 2**29)
     assert engine.plan(2000, 4000).peak_bytes <= 2**28
@@ -411,7 +445,7 @@ def test_the_default_budget_is_read_at_run_time(monkeypatch):
         engine.plan(2000, 4000)
 
 
-def test_columns_and_rows_are_cut_as_evenly_as_can_be():
+def test_columns_and_rows_are_cut_as_evenly_as_can_be() -> None:
     plan = Engine(generator_of(), "cpu").plan(90, 130, tile=50)
     assert plan.rows == cut(90, 50, 0)
     assert plan.columns == cut(130, 50, SMALL.halo)

@@ -13,7 +13,9 @@ from srgan_infer.tiles import cut
     halo=st.integers(0, 60),
     data=st.data(),
 )
-def test_pieces_cover_the_length_once_and_read_their_halo(length, size, halo, data):
+def test_pieces_cover_the_length_once_and_read_their_halo(
+    length: int, size: int, halo: int, data: st.DataObject
+) -> None:
     start = data.draw(st.integers(0, length - 1))
     spans = cut(length, size, halo, start)
     assert spans[0].start == start
@@ -27,7 +29,7 @@ def test_pieces_cover_the_length_once_and_read_their_halo(length, size, halo, da
         assert span.last == min(length, span.stop + halo)
 
 
-def test_a_core_is_found_in_what_was_read_and_in_the_result():
+def test_a_core_is_found_in_what_was_read_and_in_the_result() -> None:
     span = cut(100, 25, 10)[1]
     assert span.length == 45
     assert span.crop(4) == slice(40, 140)
@@ -37,6 +39,6 @@ def test_a_core_is_found_in_what_was_read_and_in_the_result():
 @pytest.mark.parametrize(
     ("length", "size", "halo", "start"), [(0, 1, 0, 0), (5, 0, 0, 0), (5, 1, -1, 0), (5, 1, 0, 5)]
 )
-def test_nothing_to_cut_is_an_error(length, size, halo, start):
+def test_nothing_to_cut_is_an_error(length: int, size: int, halo: int, start: int) -> None:
     with pytest.raises(ValueError, match="cannot cut"):
         cut(length, size, halo, start)

@@ -22,6 +22,8 @@ def trained_norms(model: TrainingGenerator) -> None:
     """Give batch norm the statistics and scales of a trained network."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 2)
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -164,7 +166,8 @@ def test_feature_loss_has_a_gradient_for_the_generated_picture_only() -> None:
     network = FeatureNetwork(tensors, ["relu1_1", "relu1_2"])
     fake = torch.rand(1, 3, 8, 8, requires_grad=True)
     real = torch.rand(1, 3, 8, 8, requires_grad=True)
-    feature_loss(network, {"relu1_1": 1.0, "relu1_2": 0.5}, fake, real, "l1").backward()
+    loss = feature_loss(network, {"relu1_1": 1.0, "relu1_2": 0.5}, fake, real, "l1")
+    loss.backward()  # type: ignore[no-untyped-call]
     assert fake.grad is not None
     assert fake.grad.abs().max() > 0
     assert real.grad is None
