@@ -254,7 +254,12 @@ def _check_streams(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
 
 def _resolvers(args: argparse.Namespace) -> list[SuperResolver]:
     """One ready instance for each device; options are checked before a picture is opened."""
+    import torch
+
     from srgan_infer.resolver import SuperResolver
+
+    # On a GPU float32 is for what has more than the 11 bits of TF32: deep pictures.
+    torch.backends.cudnn.allow_tf32 = False
 
     devices = [name.strip() for name in args.device.split(",")]
     resolvers = [SuperResolver.from_pretrained(device=name, **_options(args)) for name in devices]

@@ -105,9 +105,11 @@ class Engine:
     device
         ``"auto"`` picks CUDA, then Apple MPS, then the CPU.
     dtype
-        ``"auto"`` picks float16 on CUDA GPUs that are fast at it, bfloat16 for
-        the inner convolutions and 8-bit pictures on CPUs with instructions for
-        it, float32 elsewhere; or ``"float32"``, ``"float16"``, ``"bfloat16"``.
+        ``"auto"`` picks for 8-bit pictures float16 on CUDA GPUs that are fast
+        at it, and bfloat16 for the inner convolutions on CPUs with instructions
+        for it; float32 elsewhere; or ``"float32"``, ``"float16"``,
+        ``"bfloat16"``. On CUDA float32 is TF32 unless
+        ``torch.backends.cudnn.allow_tf32`` is off.
 
     Raises
     ------
@@ -131,8 +133,8 @@ class Engine:
             if self.dtype == torch.float32
             else prepare(generator, self.device, torch.float32)
         )
-        # Exact to a level is enough for 8 bits; deeper pictures do not get bfloat16 unasked.
-        rough = self.dtype == torch.bfloat16 and dtype == "auto"
+        # Exact to a level is enough for 8 bits; deeper pictures get no half precision unasked.
+        rough = self.dtype != torch.float32 and dtype == "auto"
         self.deep: Network = self.exact if rough else self.network
 
     def plan(
@@ -497,7 +499,7 @@ def to_values(out: Tensor, dtype: np.dtype[Any], channels: int) -> Tensor:
     """
     x = out[0].permute(1, 2, 0).float()
     if channels == 1:
-        x = (x * x.new_tensor((0.299, 0.587, 0.114))).sum(2, keepdim=True)
+        x = 0.299 * x[..., :1] + 0.587 * x[..., 1:2] + 0.114 * x[..., 2:]
     x = x.clamp(0, 1)
     if dtype == np.uint8:
         return x.mul_(255).round_().to(torch.uint8)

@@ -252,9 +252,10 @@ def convolution_before_shuffle(weight: Tensor) -> Tensor:
     taps = 2 * half + 1
     # Row a of an output pair reads the full-resolution row a + d, which is
     # phase (a + d) mod 2 of the half-resolution row ⌊(a + d)/2⌋.
-    offset = torch.arange(2)[:, None] + torch.arange(-reach, reach + 1)[None, :]
-    select = torch.zeros(2, size, 2, taps, dtype=weight.dtype, device=weight.device)
-    a, d = torch.meshgrid(torch.arange(2), torch.arange(size), indexing="ij")
-    select[a, d, offset % 2, torch.div(offset, 2, rounding_mode="floor") + half] = 1
+    phase = torch.arange(2, device=weight.device)
+    read = phase[:, None] + torch.arange(-reach, reach + 1, device=weight.device)
+    found = phase[:, None] + 2 * torch.arange(-half, half + 1, device=weight.device)
+    # Row a, tap d, phase p, half-resolution row r.
+    select = (read[:, :, None, None] == found).to(weight.dtype)
     moved = torch.einsum("oiyx,aypr,bxqs->oabipqrs", weight, select, select)
     return moved.reshape(4 * outputs, 4 * inputs, taps, taps)

@@ -70,8 +70,10 @@ class SuperResolver:
     device
         ``"auto"`` (CUDA, then Apple MPS, then CPU) or a torch device.
     dtype
-        ``"auto"`` (half precision where it is fast and within a level), ``"float32"``,
-        ``"float16"``, ``"bfloat16"`` or the torch dtype.
+        ``"auto"`` (for 8-bit pictures half precision where it is fast and within a
+        level, float32 elsewhere), ``"float32"``, ``"float16"``, ``"bfloat16"`` or the
+        torch dtype. On CUDA PyTorch computes float32 convolutions in TF32 unless
+        ``torch.backends.cudnn.allow_tf32`` is off; the command switches it off.
     tile
         ``"auto"``, the edge of a tile in input pixels, or ``None`` for the
         picture whole. The result does not depend on it.

@@ -28,6 +28,7 @@ from srgan_training.degrade import (
     downscale,
     draw_degradation,
     resize,
+    sent,
 )
 
 log = logging.getLogger("srgan_training")
@@ -183,12 +184,12 @@ class ResidentPictures:
     def crops(self, drawn: Draw) -> Tensor:
         """N×3×side×side uint8; a side longer than a picture is cut to the shortest there is."""
         device = self.pixels.device
-        chosen = drawn.picture.to(device)
+        chosen = sent(drawn.picture, device)
         sizes = self.sizes[chosen]
         side = drawn.side
         # A picture shorter than the side is read with its last rows repeated.
         room = (sizes - side).clamp(min=0)
-        corner = (drawn.place.to(device) * (room + 1)).long()
+        corner = (sent(drawn.place, device) * (room + 1)).long()
         at = torch.arange(side, device=device)
         rows = torch.minimum(corner[:, :1] + at, sizes[:, :1] - 1)
         columns = torch.minimum(corner[:, 1:] + at, sizes[:, 1:] - 1)
@@ -249,7 +250,7 @@ def finish_batch(
     edge = config.crop * scale
     if high.shape[-1] != edge:
         high = resize(high, edge, edge).clamp(0, 1)
-    high = turned(high, drawn.turns.to(high.device))
+    high = turned(high, sent(drawn.turns, high.device))
     low = degrade(downscale(high, scale), drawn.degradation)
     layout = torch.channels_last
     return low.contiguous(memory_format=layout), high.contiguous(memory_format=layout)

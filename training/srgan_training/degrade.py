@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,7 @@ TO_YCBCR = (
     (-0.168736, -0.331264, 0.5),
     (0.5, -0.418688, -0.081312),
 )
+TO_RGB = tuple(map(tuple, torch.linalg.inv(torch.tensor(TO_YCBCR)).tolist()))
 
 
 def quantised(x: Tensor) -> Tensor:
@@ -91,20 +93,32 @@ def draw_degradation(config: DataConfig, count: int, rng: torch.Generator) -> De
     )
 
 
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for what a GPU is doing."""
+    if device.type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
+@lru_cache
+def constant(values: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    """A table on the device."""
+    return torch.tensor(values, device=device, dtype=torch.float32)
+
+
 def degrade(x: Tensor, how: Degradation) -> Tensor:
     """Blur, add noise to, and JPEG-compress N×3×H×W in [0, 1]; 8-bit levels in [0, 1]."""
     if how.blur.any():
-        x = blurred(x, how.blur.to(x.device))
+        x = blurred(x, sent(how.blur, x.device))
     if how.noise.any():
         rng = torch.Generator(x.device).manual_seed(how.seed)
         noise = torch.randn(x.shape, generator=rng, device=x.device)
-        x = x + noise * (how.noise.to(x.device) / 255)[:, None, None, None]
+        x = x + noise * (sent(how.noise, x.device) / 255)[:, None, None, None]
     x = quantised(x)
-    compressed = how.quality > 0
-    if compressed.any():
-        chosen = compressed.to(x.device)
-        x = x.clone()
-        x[chosen] = jpeg(x[chosen], how.quality[compressed].to(x.device))
+    chosen = how.quality.nonzero()[:, 0]
+    if len(chosen):
+        at = sent(chosen, x.device)
+        x = x.index_copy(0, at, jpeg(x[at], sent(how.quality[chosen], x.device)))
     return x
 
 
@@ -146,7 +160,7 @@ def jpeg(x: Tensor, quality: Tensor) -> Tensor:
     """
     height, width = x.shape[-2:]
     padded = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
-    matrix = torch.tensor(TO_YCBCR, device=x.device)
+    matrix = constant(TO_YCBCR, x.device)
     ycbcr = torch.einsum("ij,njhw->nihw", matrix, padded * 255).round()
     ycbcr[:, 0] -= 128
     percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
@@ -155,7 +169,7 @@ def jpeg(x: Tensor, quality: Tensor) -> Tensor:
     # libjpeg's "fancy" upsampling is the triangle filter that bilinear is.
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     ycbcr = torch.cat([luma + 128, chroma], 1)
-    rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv(matrix), ycbcr)
+    rgb = torch.einsum("ij,njhw->nihw", constant(TO_RGB, x.device), ycbcr)
     return quantised(rgb[..., :height, :width] / 255)
 
 
@@ -163,7 +177,7 @@ def coded(planes: Tensor, table: tuple[tuple[int, ...], ...], percent: Tensor) -
     """Quantise each 8×8 block's DCT coefficients of N×C×H×W by the table scaled by percent."""
     count, channels, height, width = planes.shape
     basis = cosine_basis(planes.device)
-    scaled = torch.tensor(table, device=planes.device) * percent[:, None, None]
+    scaled = constant(table, planes.device) * percent[:, None, None]
     steps = torch.floor((scaled + 50) / 100).clamp(1, 255)[:, None, None, None]
     blocks = planes.reshape(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
     coefficients = (basis @ blocks @ basis.T / steps).round() * steps

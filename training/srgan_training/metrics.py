@@ -82,9 +82,10 @@ def ssim(prediction: Tensor, target: Tensor, border: int = BORDER) -> Tensor:
     Returns
     -------
     Tensor
-        N values, at most 1.
+        N values, at most 1; float64, on the CPU.
     """
-    a, b = _judged_luma(prediction, border), _judged_luma(target, border)
+    # Variances are small differences of large squares, too fine for a GPU's TF32.
+    a, b = (_judged_luma(x, border).cpu().double() for x in (prediction, target))
     if min(a.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs {SSIM_WINDOW + 2 * border} pixels in height and width.")
     position = torch.arange(SSIM_WINDOW, dtype=a.dtype, device=a.device) - SSIM_WINDOW // 2

@@ -27,6 +27,7 @@ import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import cached
 from tqdm import tqdm
 
 from srgan_training.config import OptimizerConfig, TrainConfig, load_config
@@ -83,6 +84,7 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
     accelerator = Accelerator(mixed_precision=precision(config))
     device, main_process = accelerator.device, accelerator.is_main_process
     torch.manual_seed(config.seed)
+    torch.backends.cudnn.benchmark = True  # all steps have the same shapes
     out.mkdir(parents=True, exist_ok=True)
 
     # Data -------------------------------------------------------------------
@@ -101,8 +103,9 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
     )
     if config.start:
         start_from(generator, config.start)
-    average = copy.deepcopy(generator).requires_grad_(False).eval().to(device)
-    channels_last(generator, device)
+    average = copy.deepcopy(generator).requires_grad_(False).eval()
+    for model in (generator, average):
+        channels_last(model, device)
     adversarial = config.loss.adversarial_weight > 0
     discriminator = (
         Discriminator(**dataclasses.asdict(config.discriminator)) if adversarial else None
@@ -193,12 +196,12 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
                 loss = loss + config.loss.feature_weight * losses["feature"]
             if raw_discriminator is not None:
                 raw_discriminator.requires_grad_(False)
-                with torch.no_grad():
-                    real_logits = raw_discriminator(real_window).float()
+                reference = None
+                if config.loss.relativistic:
+                    with torch.no_grad():
+                        reference = raw_discriminator(real_window).float()
                 fake_logits = raw_discriminator(fake_window).float()
-                losses["adversarial"] = adversarial_loss(
-                    fake_logits, real_logits if config.loss.relativistic else None
-                )
+                losses["adversarial"] = adversarial_loss(fake_logits, reference)
                 loss = loss + config.loss.adversarial_weight * losses["adversarial"]
                 raw_discriminator.requires_grad_(True)
         losses["loss"] = loss
@@ -210,7 +213,8 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
         # Discriminator.
         if discriminator is not None:
             set_rate(discriminator_optimizer, settings.discriminator_learning_rate * factor)
-            with accelerator.autocast():
+            # Cached: one power iteration of a spectral norm a step.
+            with accelerator.autocast(), cached():
                 real_logits = discriminator(real_window).float()
                 fake_logits = discriminator(fake_window.detach()).float()
                 losses["discriminator"] = discriminator_loss(
