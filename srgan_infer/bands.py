@@ -289,7 +289,8 @@ class Convolution:
     def start(self, width: int, dtype: torch.dtype | None = None) -> None:
         """Make room for the rows to keep, zeros at first; by default in the weight's type."""
         weight, reach = self.layer.weight, self.layer.reach
-        self.kept = blank(weight, 2 * reach, width).to(dtype or weight.dtype)
+        rows = weight.new_zeros((1, 2 * reach, width, weight.shape[1]), dtype=dtype)
+        self.kept = rows.permute(0, 3, 1, 2)
         self.count = self.padding = reach
 
     def push(self, rows: Tensor, last: bool) -> Tensor:
@@ -455,11 +456,6 @@ def enlarge(config: GeneratorConfig, rows: Tensor) -> Tensor:
 def empty(weight: Tensor, height: int, width: int) -> Tensor:
     """Room for input rows of a convolution, channels last."""
     return weight.new_empty((1, height, width, weight.shape[1])).permute(0, 3, 1, 2)
-
-
-def blank(weight: Tensor, height: int, width: int) -> Tensor:
-    """Zero rows for the input of a convolution, channels last."""
-    return empty(weight, height, width).zero_()
 
 
 def add(to: Tensor, rows: Tensor) -> None:
