@@ -69,8 +69,11 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam for both networks, and the learning rate over the run."""
+    """How both networks learn, and the learning rate over the run."""
 
+    # The generator's convolutions; "muon" leaves the output convolution, biases and
+    # slopes to Adam, which all of the discriminator always has.
+    method: str = "adam"
     learning_rate: float = 1e-4
     discriminator_learning_rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
@@ -112,6 +115,7 @@ class TrainConfig:
             "loss.feature": (self.loss.feature, ("l1", "mse")),
             "discriminator.layout": (self.discriminator.layout, ("paper", "seed")),
             "discriminator.norm": (self.discriminator.norm, ("batch", "spectral", "none")),
+            "optimizer.method": (self.optimizer.method, ("adam", "muon")),
             "optimizer.schedule": (self.optimizer.schedule, ("constant", "cosine", "step")),
             "precision": (self.precision, ("auto", "no", "bf16")),
         }

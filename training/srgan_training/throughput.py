@@ -22,7 +22,7 @@ from srgan_training.config import TrainConfig, load_config
 from srgan_training.data import open_data
 from srgan_training.generator import TrainingGenerator
 from srgan_training.losses import distance
-from srgan_training.train import adam, channels_last, precision, step_unless
+from srgan_training.train import channels_last, optimizers, precision, step_unless
 
 
 def rate(work: Callable[[], object], seconds: float, device: torch.device) -> float:
@@ -65,14 +65,15 @@ def measure(config: TrainConfig, seconds: float) -> dict[str, float]:
         config.generator, batch_norm=config.batch_norm, initial_gain=config.initial_gain
     )
     channels_last(model, device)
-    optimizer = adam(model, config.optimizer.learning_rate, config.optimizer)
+    steppers = optimizers(model, config.optimizer)
     fine = torch.zeros((), device=device)
 
     def step() -> None:
         with accelerator.autocast():
             loss = distance(model(low).float(), high, config.loss.pixel)
         accelerator.backward(loss)
-        step_unless(optimizer, fine)
+        for optimizer in steppers:
+            step_unless(optimizer, fine)
 
     found["model steps/s"] = rate(step, seconds, device)
     return found

@@ -19,7 +19,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,10 +43,12 @@ from srgan_training.generator import TrainingGenerator
 from srgan_training.logbook import MetricsFile, sample_grid
 from srgan_training.losses import distance, feature_loss, grid_loss, shifted
 from srgan_training.metrics import psnr, ssim
+from srgan_training.muon import Muon
 
 log = logging.getLogger("srgan_training")
 T = TypeVar("T")
 CHECKPOINT = "checkpoint.pt"
+OPTIMIZERS = ("generator_optimizer", "generator_muon")  # their names in it
 GIVE_UP_AFTER = 10  # steps in a row with a non-finite gradient
 
 
@@ -120,17 +122,17 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
         channels_last(features, device)
 
     settings = config.optimizer
-    generator_optimizer = adam(generator, settings.learning_rate, settings)
+    generator_optimizers = optimizers(generator, settings)
     raw_generator: nn.Module = generator
-    generator, generator_optimizer = accelerator.prepare(
-        torch.compile(generator) if config.compile else generator, generator_optimizer
+    generator, *generator_optimizers = accelerator.prepare(
+        torch.compile(generator) if config.compile else generator, *generator_optimizers
     )
     raw_discriminator: nn.Module | None = None
     if discriminator is not None:
         raw_discriminator = discriminator
         channels_last(discriminator, device)
         discriminator_optimizer = adam(
-            discriminator, settings.discriminator_learning_rate, settings
+            discriminator.parameters(), settings.discriminator_learning_rate, settings
         )
         discriminator, discriminator_optimizer = accelerator.prepare(
             discriminator, discriminator_optimizer
@@ -141,8 +143,9 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
     state: dict[str, Any] = {
         "generator": raw_generator,
         "average": average,
-        "generator_optimizer": generator_optimizer,
     }
+    for optimizer, name in zip(generator_optimizers, OPTIMIZERS, strict=False):
+        state[name] = optimizer
     if raw_discriminator is not None:
         state["discriminator"] = raw_discriminator
         state["discriminator_optimizer"] = discriminator_optimizer
@@ -176,7 +179,8 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
         shift_rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) % 2**63)
 
         # Generator.
-        set_rate(generator_optimizer, settings.learning_rate * factor)
+        for optimizer in generator_optimizers:
+            set_rate(optimizer, settings.learning_rate * factor)
         with accelerator.autocast():
             fake = generator(low).float()
             losses = {"pixel": distance(fake, high, config.loss.pixel)}
@@ -208,7 +212,8 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(generator.parameters(), settings.clip or float("inf"))
         bad = ~torch.isfinite(norm)
-        step_unless(generator_optimizer, bad)
+        for optimizer in generator_optimizers:
+            step_unless(optimizer, bad)
 
         # Discriminator.
         if discriminator is not None:
@@ -313,9 +318,28 @@ def channels_last(model: nn.Module, device: torch.device) -> None:
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def adam(model: nn.Module, rate: float, settings: OptimizerConfig) -> torch.optim.Adam:
+def optimizers(generator: TrainingGenerator, settings: OptimizerConfig) -> list[Any]:
+    """The generator's: Adam, and Muon for its convolutions if the settings say so."""
+    if settings.method == "adam":
+        return [adam(generator.parameters(), settings.learning_rate, settings)]
+    matrices = [
+        module.weight
+        for module in generator.modules()
+        if isinstance(module, nn.Conv2d) and module is not generator.output
+    ]
+    taken = set(map(id, matrices))
+    others = [weight for weight in generator.parameters() if id(weight) not in taken]
+    return [
+        adam(others, settings.learning_rate, settings),
+        Muon(matrices, settings.learning_rate),
+    ]
+
+
+def adam(
+    weights: Iterable[nn.Parameter], rate: float, settings: OptimizerConfig
+) -> torch.optim.Adam:
     """Fused Adam: one kernel, and able to skip a step without a round trip to the host."""
-    return torch.optim.Adam(model.parameters(), rate, betas=settings.betas, fused=True)
+    return torch.optim.Adam(weights, rate, betas=settings.betas, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

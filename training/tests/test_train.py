@@ -36,6 +36,7 @@ ADVERSARIAL = [
     "discriminator.width=8",
     "discriminator.norm='spectral'",
 ]
+MUON = ["optimizer.method='muon'"]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def wait_for_step(process: subprocess.Popen[bytes], out: Path, step: int) -> Non
     raise AssertionError(f"the run never came to step {step}")
 
 
-@pytest.mark.parametrize("stage", [[], ADVERSARIAL], ids=["srresnet", "srgan"])
+@pytest.mark.parametrize("stage", [MUON, ADVERSARIAL], ids=["srresnet", "srgan"])
 def test_two_processes_draw_the_loss_curve_of_one(
     pictures: Path, tmp_path: Path, stage: list[str]
 ) -> None:
@@ -115,7 +116,7 @@ def test_two_processes_draw_the_loss_curve_of_one(
 def test_a_killed_run_ends_with_the_numbers_of_an_undisturbed_one(
     pictures: Path, tmp_path: Path
 ) -> None:
-    settings = [*TINY, *ADVERSARIAL, "steps=60"]
+    settings = [*TINY, *ADVERSARIAL, *MUON, "steps=60"]
     run(pictures, tmp_path / "whole", settings)
     process = start(pictures, tmp_path / "killed", settings)
     wait_for_step(process, tmp_path / "killed", 7)
@@ -155,11 +156,12 @@ def test_time_budget_stretches_the_schedule_and_ends_the_run(
     assert rates[-1] < rates[0] / 10
 
 
+@pytest.mark.parametrize("method", [[], MUON], ids=["adam", "muon"])
 def test_a_step_without_a_finite_gradient_is_skipped_and_ten_in_a_row_end_the_run(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: list[str]
 ) -> None:
     config = load_config(
-        SMOKE, [*TINY, "steps=40", "optimizer.ema=0", f"data.folders=['{pictures}']"]
+        SMOKE, [*TINY, *method, "steps=40", "optimizer.ema=0", f"data.folders=['{pictures}']"]
     )
     calls = iter(range(1000))
 
