@@ -6,7 +6,7 @@
 #   training/run.sh --smoke [DATA_FOLDER OUT_FOLDER] [options]
 #
 #   --recipe NAME        release (default), cpu, paper or seed: see configs/
-#   --photo              a third stage, for compressed and noisy photographs (release)
+#   --photo              a third stage, for compressed and noisy photographs (release, cpu)
 #   --benchmarks FOLDER  evaluate on these sets; default: pictures that were held back
 #   --features FILE      feature network; default: VGG-19, fetched from the Hub
 #   --licences FILE      TOML, what the data folders hold; default: training/licences.toml
@@ -81,7 +81,12 @@ case $recipe in
 esac
 names=(srresnet srgan)
 if [[ $photo ]]; then
-    configs+=(srgan_photo) names+=(srgan-photo)
+    case $recipe in
+        release) configs+=(srgan_photo) ;;
+        cpu) configs+=(srgan_photo_cpu) ;;
+        *) usage "the recipe $recipe has no third stage" ;;
+    esac
+    names+=(srgan-photo)
 fi
 
 # Training ----------------------------------------------------------------
