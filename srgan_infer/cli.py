@@ -139,7 +139,12 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--output", metavar="OUTPUT", default=None, help="file or folder, - for stdout")
     group = parser.add_argument_group("model")
     add = group.add_argument
-    add("--model", metavar="NAME", help="srgan (sharp), srresnet (faithful), folder or user/repo")
+    add(
+        "--model",
+        metavar="NAME",
+        help="srgan (sharp), srresnet (faithful), srgan-photo (for compressed photographs), "
+        "folder or user/repo",
+    )
     add("--strength", type=float, metavar="S", help="blend, 0 is srresnet and 1 is srgan")
     group = parser.add_argument_group("computing")
     add = group.add_argument
@@ -374,6 +379,7 @@ def _upscale(
         "frames": result.frames,
         "seconds": round(time.perf_counter() - start, 3),
         "device": str(resolver.device),
+        "better_model": result.better_model,
     }
     return Outcome(job, "done", facts=facts, warnings=result.warnings)
 
@@ -389,6 +395,7 @@ def _dry_run(
 ) -> int:
     """Say what would be done, from the headers and a short trial of the speed."""
     from srgan_infer.images import check_output, open_file
+    from srgan_infer.resolver import better_model
 
     report = _report(args, jobs)
     resolver = resolvers[0]
@@ -428,6 +435,7 @@ def _dry_run(
             "memory_bytes": plan.peak_bytes,
             "estimated_seconds": round(seconds, 1),
             "device": str(resolver.device),
+            "better_model": better_model(resolver.name, file),
         }
         report.tell(Outcome(job, "planned", facts=facts, warnings=file.warnings + lost))
     status = report.finish([job for job in jobs if not _is_open(job)])

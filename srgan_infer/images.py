@@ -30,6 +30,7 @@ from .alpha import fill_transparent, upscale_alpha
 from .deep import deep_channels, is_cut, read_deep
 from .errors import PictureError
 from .headers import check_header, text_follows_pixels
+from .jpeg import estimated_quality
 from .metadata import Metadata, orientation, read_metadata
 from .rows import RowSource
 from .spool import SpooledRows
@@ -98,6 +99,8 @@ class PictureFile:
         More than 1 for an animation.
     warnings
         Sentences for the user on what cannot be kept.
+    jpeg_quality
+        Estimated from the quantisation tables, 1 to 100; None of other formats.
     """
 
     format: str
@@ -108,6 +111,7 @@ class PictureFile:
     metadata: Metadata
     n_frames: int
     warnings: tuple[str, ...]
+    jpeg_quality: int | None
     _file: Path | BinaryIO
     _first: int = 0
 
@@ -302,6 +306,7 @@ def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> PictureFil
         metadata=metadata,
         n_frames=frames - first if animated else 1,
         warnings=(*warnings, *damaged),
+        jpeg_quality=estimated_quality(image),
         _file=source,
         _first=first if animated else 0,
     )

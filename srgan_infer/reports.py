@@ -51,6 +51,7 @@ class Report:
         self.total = total
         self.counts = {"done": 0, "planned": 0, "skipped": 0, "failed": 0}
         self.bars = sys.stderr.isatty() and not quiet
+        self.advised = False
 
     def tell(self, outcome: Outcome) -> None:
         """One line about one picture."""
@@ -74,6 +75,9 @@ class Report:
         if not self.quiet:
             for warning in outcome.warnings:
                 self.say(f"{job.name}: warning: {warning}")
+            if (model := outcome.facts.get("better_model")) and not self.advised:
+                self.advised = True  # once a batch
+                self.say(f"{job.name}: this JPEG is heavily compressed; try --model {model}")
 
     def finish(self, jobs: Sequence[Job] = ()) -> int:
         """Tell about jobs that need no work, sum up, and give the exit status."""

@@ -28,6 +28,9 @@ Progress = Callable[[int, int], None]
 Tile = int | Literal["auto"] | None
 Limits = tuple[Tile, int | str | None]
 
+# JPEG files of this quality and below look better with the model for photographs.
+COMPRESSED_QUALITY = 80
+
 
 class _Given(Enum):
     """Stands for an option that is to be as it was given at construction."""
@@ -50,11 +53,15 @@ class FileResult:
         Number of frames; 1 unless the file is an animation.
     warnings
         Sentences on what could not be kept.
+    better_model
+        Name of the bundled model that suits the source better than the default one
+        that was used, if there is one.
     """
 
     size: tuple[int, int]
     frames: int
     warnings: tuple[str, ...]
+    better_model: str | None = None
 
 
 class SuperResolver:
@@ -117,8 +124,9 @@ class SuperResolver:
         Parameters
         ----------
         model
-            ``"srgan"`` (sharp, invents texture), ``"srresnet"`` (faithful), a
-            folder, or a Hugging Face Hub repository ``"user/repo"``.
+            ``"srgan"`` (sharp, invents texture), ``"srresnet"`` (faithful),
+            ``"srgan-photo"`` (for compressed photographs), a folder, or a Hugging
+            Face Hub repository ``"user/repo"``.
         strength
             In [0, 1]: blends the bundled ``srresnet`` (0) and ``srgan`` (1).
             Goes with the default model only.
@@ -343,7 +351,7 @@ class SuperResolver:
                     writer.write(rows)
         lost = (*file.warnings, *writer.warnings)
         _warn(lost)
-        return FileResult(size, file.n_frames, lost)
+        return FileResult(size, file.n_frames, lost, better_model(self.name, file))
 
     def plan(
         self,
@@ -463,6 +471,12 @@ class SuperResolver:
             alpha = alpha[top - first * self.scale : bottom - first * self.scale]
             yield np.concatenate([rows, alpha[..., None]], axis=2)
             top = bottom
+
+
+def better_model(name: str, file: images.PictureFile) -> str | None:
+    """The bundled model that suits a file better than the default, where that one is used."""
+    compressed = file.jpeg_quality is not None and file.jpeg_quality <= COMPRESSED_QUALITY
+    return weights.PHOTO if compressed and name == weights.DEFAULT else None
 
 
 def _file(file: str | os.PathLike[str] | BinaryIO) -> Path | BinaryIO:

@@ -30,7 +30,7 @@ from srgan_infer.generator import Generator, GeneratorConfig
 ARCHITECTURE = "srgan-generator"
 FORMAT = 1
 DEFAULT = "srgan"
-FAITHFUL, PERCEPTUAL = "srresnet", "srgan"
+FAITHFUL, PERCEPTUAL, PHOTO = "srresnet", "srgan", "srgan-photo"
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -85,7 +85,7 @@ def load(
     Parameters
     ----------
     model
-        A bundled name (``"srgan"``, ``"srresnet"``), a folder, or a Hub
+        A bundled name (``"srgan"``, ``"srresnet"``, ``"srgan-photo"``), a folder, or a Hub
         repository ``"user/repo"``; looked for in this order.
     revision
         Branch, tag or commit of a Hub repository; the default branch if ``None``.

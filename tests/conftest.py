@@ -141,5 +141,6 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bundled-models"
     make_model(folder / "srresnet", seed=1)
     make_model(folder / "srgan", seed=2)
+    make_model(folder / "srgan-photo", seed=3)
     monkeypatch.setattr(weights, "BUNDLED_FOLDER", folder)
     return folder

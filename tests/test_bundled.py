@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from srgan_infer.engine import multiplies_bfloat16
 
 SET5 = Path(__file__).parents[2] / "shared" / "data" / "benchmarks" / "Set5"
 SAMPLE = Path(__file__).parents[1] / "docs" / "images" / "sample.png"
-MODELS = ("srgan", "srresnet")
+MODELS = ("srgan", "srgan-photo", "srresnet")
 
 
-def test_both_models_are_bundled() -> None:
+def test_all_models_are_bundled() -> None:
     assert weights.bundled() == MODELS
     assert weights.load().name == "srgan"
 
@@ -33,10 +34,9 @@ def test_a_bundled_folder_is_a_hub_repository(model: str) -> None:
         assert subject in card
 
 
-def test_the_two_share_one_topology() -> None:
-    one, two = (weights.load(name) for name in MODELS)
-    assert one.config == two.config
-    assert one.config.halo == 40
+def test_all_share_one_topology() -> None:
+    configs = {weights.load(name).config for name in MODELS}
+    assert [config.halo for config in configs] == [40]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -86,3 +86,16 @@ def test_srresnet_is_better_than_bicubic() -> None:
             gains.append(psnr_y(sr(low.convert("RGB")), high) - psnr_y(bicubic, high))
     assert len(gains) == 5
     assert np.mean(gains) >= 2.3
+
+
+@pytest.mark.skipif(not SET5.is_dir(), reason="Set5 is not there")
+def test_compressed_pictures_are_better_off_with_srgan_photo() -> None:
+    photo, plain = (
+        SuperResolver.from_pretrained(m, device="cpu") for m in ("srgan-photo", "srgan")
+    )
+    for path in sorted((SET5 / "HR").iterdir()):
+        file = io.BytesIO()
+        with Image.open(SET5 / "LRx4" / path.name) as low:
+            low.convert("RGB").save(file, "JPEG", quality=50)
+        with Image.open(path) as high, Image.open(file) as compressed:
+            assert psnr_y(photo(compressed), high) > psnr_y(plain(compressed), high)

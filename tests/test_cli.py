@@ -340,6 +340,20 @@ class TestReports:
         assert "transparency" in done.err
         assert "PictureWarning" not in done.err
 
+    def test_a_model_for_compressed_pictures_is_named_once(self, run: Any) -> None:
+        for name, quality in (("a.jpg", 40), ("b.jpg", 40), ("c.jpg", 95)):
+            Image.new("RGB", (16, 16)).save(name, quality=quality)
+        line = "a.jpg: this JPEG is heavily compressed; try --model srgan-photo"
+        for arguments in (("-o", "large"), ("-o", "other", "--dry-run")):
+            done = run("a.jpg", "b.jpg", "c.jpg", *arguments)
+            assert [text for text in done.err.splitlines() if "--model" in text] == [line]
+        done = run("a.jpg", "c.jpg", "-o", "third", "--json")
+        assert [told["better_model"] for told in done.lines] == ["srgan-photo", None]
+        for options in (["--quiet"], ["--model", "srgan-photo"], ["--model", "srresnet"]):
+            done = run("a.jpg", "d.jpg", "--overwrite", *options)
+            assert done.status == 0
+            assert "--model" not in done.err
+
     def test_dry_run(self, run: Any) -> None:
         paint("a.png", (50, 40))
         Path("b.png").write_bytes(b"no picture")
@@ -398,7 +412,7 @@ class TestReports:
         assert "FAILED" in done.out
         report = run("--doctor", "--json", "--device", "cpu").lines[0]
         assert report["sound"] is False
-        assert set(report["models"]) == {"srgan", "srresnet"}
+        assert set(report["models"]) == {"srgan", "srgan-photo", "srresnet"}
         assert report["packages"]["torch"]
 
 

@@ -313,6 +313,17 @@ def test_damaged_exif_costs_only_the_exif() -> None:
     assert opened.metadata.exif == b""
 
 
+@pytest.mark.parametrize("quality", [20, 50, 75, 95])
+def test_the_quality_of_a_jpeg_is_read_from_its_tables(quality: int) -> None:
+    for progressive in (False, True):
+        file = io.BytesIO()
+        Image.new("RGB", (9, 9)).save(file, "JPEG", quality=quality, progressive=progressive)
+        assert images.open_file(file).jpeg_quality == quality
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, "PNG")
+    assert images.open_file(file).jpeg_quality is None
+
+
 def test_pages_after_the_first_are_told_of() -> None:
     file = saved(photo(), "TIFF", save_all=True, append_images=[photo(size=(5, 5))])
     opened, pixels = read(file)

@@ -22,7 +22,7 @@ LAYERS = (
     {"weights", "images", "engine"},
     {"writer", "deep", "headers"},
     {"png", "tiff", "bands"},
-    {"alpha", "generator", "metadata", "spool", "threads", "tiles"},
+    {"alpha", "generator", "jpeg", "metadata", "spool", "threads", "tiles"},
     {"errors", "rows", "version"},
 )
 

@@ -1,7 +1,7 @@
 """Makes the pictures in this folder.
 
     python docs/images/make.py sample PATH/TO/coffee.png     # sample.png and original.png
-    python docs/images/make.py comparison                    # comparison.png for the README
+    python docs/images/make.py comparisons                   # comparison.png, compressed.png
 
 The photograph is scikit-image's ``coffee`` (see LICENSE.md); any copy of that
 package has it as ``skimage/data/coffee.png``.
@@ -9,7 +9,9 @@ package has it as ``skimage/data/coffee.png``.
 
 from __future__ import annotations
 
+import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -20,6 +22,7 @@ HERE = Path(__file__).parent
 SCALE = 4
 # Left, top, right, bottom of the detail, in pixels of the sample.
 DETAIL = (68, 14, 108, 84)
+JPEG_QUALITY = 50
 
 
 def make_sample(photograph: Path) -> None:
@@ -33,16 +36,24 @@ def make_sample(photograph: Path) -> None:
     sample.save(HERE / "sample.png", optimize=True)
 
 
-def make_comparison() -> None:
-    """The detail four times as large: bicubic, both bundled models, the original."""
+def make_comparisons() -> None:
+    """The detail four times as large: as it is, and from a strongly compressed sample."""
     with Image.open(HERE / "sample.png") as image:
         sample = image.convert("RGB")
+    save_sheet("comparison.png", sample, ("srresnet", "srgan"))
+    file = io.BytesIO()
+    sample.save(file, "JPEG", quality=JPEG_QUALITY)
+    with Image.open(file) as image:
+        save_sheet("compressed.png", image.convert("RGB"), ("srgan", "srgan-photo"))
+
+
+def save_sheet(name: str, sample: Image.Image, models: Sequence[str]) -> None:
+    """Side by side: bicubic, models, the original."""
     with Image.open(HERE / "original.jpg") as image:
         original = image.convert("RGB")
     pictures = [
         ("bicubic", sample.resize(original.size, Image.Resampling.BICUBIC)),
-        ("srresnet", SuperResolver.from_pretrained("srresnet")(sample)),
-        ("srgan", SuperResolver.from_pretrained("srgan")(sample)),
+        *((model, SuperResolver.from_pretrained(model)(sample)) for model in models),
         ("original", original),
     ]
     left, top, right, bottom = (SCALE * edge for edge in DETAIL)
@@ -51,18 +62,18 @@ def make_comparison() -> None:
     sheet = Image.new("RGB", (len(pictures) * (width + gap) - gap, height + label), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=18)
-    for index, (name, picture) in enumerate(pictures):
+    for index, (title, picture) in enumerate(pictures):
         column = index * (width + gap)
         sheet.paste(picture.crop((left, top, right, bottom)), (column, label))
-        draw.text((column, 2), name, fill="black", font=font)
-    sheet.save(HERE / "comparison.png", optimize=True)
+        draw.text((column, 2), title, fill="black", font=font)
+    sheet.save(HERE / name, optimize=True)
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["sample", photograph]:
             make_sample(Path(photograph))
-        case ["comparison"]:
-            make_comparison()
+        case ["comparisons"]:
+            make_comparisons()
         case _:
             sys.exit(__doc__)

@@ -102,11 +102,14 @@ def make_card(
             "pictures": sum(folder.pictures for folder in folders),
         },
     )
+    degraded = last.data.blur or last.data.noise or last.data.jpeg
     purpose = (
         "sharp, with texture that is invented where the input holds none"
         if adversarial
         else "faithful: the highest PSNR, no invented texture"
     )
+    if degraded:
+        purpose = f"for compressed, noisy or slightly blurred photographs; {purpose}"
     network = last.generator
     parts = [
         f"---\n{front.to_yaml()}\n---\n",
@@ -158,7 +161,6 @@ def make_card(
             f"<details><summary>Recipe of {stage.config.name}</summary>\n\n"
             f"```toml\n{recipe}```\n\n</details>\n"
         )
-    degraded = last.data.blur or last.data.noise or last.data.jpeg
     parts += [
         "## Limits\n",
         LIMITS.format(
