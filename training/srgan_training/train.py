@@ -478,6 +478,8 @@ def resume(
     values = torch.load(path, map_location=device, weights_only=True)
     then, now = values["config"], dataclasses.asdict(config)
     changed = [key for key in ("generator", "discriminator", "batch_norm") if then[key] != now[key]]
+    if then["optimizer"].get("method", "adam") != now["optimizer"]["method"]:
+        changed.append("optimizer.method")
     if changed:
         raise TrainingError(
             f"{path} was trained with other settings of {', '.join(changed)}; "

@@ -190,10 +190,9 @@ def test_a_folder_of_another_network_or_without_pictures_is_refused(
 ) -> None:
     settings = [*TINY, "steps=2", f"data.folders=['{pictures}']"]
     train(load_config(SMOKE, settings), tmp_path / "run", progress=False)
-    with pytest.raises(TrainingError, match="another output folder"):
-        train(
-            load_config(SMOKE, [*settings, "generator.blocks=3"]), tmp_path / "run", progress=False
-        )
+    for other in ("generator.blocks=3", *MUON):
+        with pytest.raises(TrainingError, match="another output folder"):
+            train(load_config(SMOKE, [*settings, other]), tmp_path / "run", progress=False)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no picture"):
         train(
