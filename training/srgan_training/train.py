@@ -144,8 +144,7 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
         "generator": raw_generator,
         "average": average,
     }
-    for optimizer, name in zip(generator_optimizers, OPTIMIZERS, strict=False):
-        state[name] = optimizer
+    state |= zip(OPTIMIZERS, generator_optimizers, strict=False)
     if raw_discriminator is not None:
         state["discriminator"] = raw_discriminator
         state["discriminator_optimizer"] = discriminator_optimizer
