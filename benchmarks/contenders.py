@@ -20,8 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from srgan_infer.engine import Engine, Tile
-from srgan_infer.generator import Generator, GeneratorConfig
+from srgan_infer.engine.engine import Engine
+from srgan_infer.engine.plan import Tile
+from srgan_infer.network.generator import Generator, GeneratorConfig
 
 Pixels = npt.NDArray[np.uint8]
 Contender = Callable[[Pixels], Pixels]

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from srgan_infer.metadata import Metadata
-from srgan_infer.png import PngWriter
+from srgan_infer.images.metadata import Metadata
+from srgan_infer.images.png import PngWriter
 from srgan_infer.threads import processors
 
 Array = npt.NDArray[Any]

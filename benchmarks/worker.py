@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.contenders import Pixels
 from srgan_infer import weights
-from srgan_infer.generator import Generator
+from srgan_infer.network.generator import Generator
 
 Factory = Callable[[Generator], Callable[[Pixels], Pixels | float | None]]
 

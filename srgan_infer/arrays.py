@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from srgan_infer.alpha import fill_transparent
 from srgan_infer.errors import PictureError
-from srgan_infer.images import Picture
+from srgan_infer.images.alpha import fill_transparent
+from srgan_infer.images.rows import Picture
 
 Array = npt.NDArray[Any]
 

@@ -17,11 +17,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from srgan_infer import arrays, images, weights
-from srgan_infer.engine import Engine, Plan
+from srgan_infer import arrays, weights
+from srgan_infer.engine.engine import Engine
+from srgan_infer.engine.plan import Plan
 from srgan_infer.errors import PictureError, PictureWarning
-from srgan_infer.generator import GeneratorConfig
-from srgan_infer.writer import FORMATS
+from srgan_infer.images.alpha import upscale_alpha
+from srgan_infer.images.formats import FORMATS
+from srgan_infer.images.metadata import Metadata
+from srgan_infer.images.pillow import from_pil, to_pil
+from srgan_infer.images.read import PictureFile, open_file
+from srgan_infer.images.rows import Picture
+from srgan_infer.images.write import create
+from srgan_infer.network.generator import GeneratorConfig
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -268,7 +275,7 @@ class SuperResolver:
         limits = self._limits(tile, max_memory)
         with _reporting(progress) as report:
             if isinstance(picture, Image.Image):
-                source, metadata = images.from_pil(picture)
+                source, metadata = from_pil(picture)
                 return self._image(source, picture.mode, metadata, limits, report)
             if isinstance(picture, np.ndarray):
                 big = self._whole(arrays.from_array(picture), limits, report)
@@ -276,7 +283,7 @@ class SuperResolver:
             if isinstance(picture, Tensor):
                 return self._tensor(picture, limits, report)
             if isinstance(picture, (str, os.PathLike)):
-                file = images.open_file(Path(picture))
+                file = open_file(Path(picture))
                 _warn(file.warnings)
                 frame = next(file.frames())
                 return self._image(frame, file.mode, file.metadata, limits, report)
@@ -329,13 +336,13 @@ class SuperResolver:
         OSError
             If the disk is full or may not be written.
         """
-        file = images.open_file(_file(source))
+        file = open_file(_file(source))
         width, height = file.size
         size = (self.scale * width, self.scale * height)
         plan = self._engine.plan(height, width, *self._limits(tile, max_memory))
         with (
             _reporting(progress) as report,
-            images.create(
+            create(
                 _file(target),
                 format=format or _format_of(file, target),
                 size=size,
@@ -420,9 +427,9 @@ class SuperResolver:
 
     def _image(
         self,
-        picture: images.Picture,
+        picture: Picture,
         mode: str,
-        metadata: images.Metadata,
+        metadata: Metadata,
         limits: Limits,
         report: Progress | None,
     ) -> Image.Image:
@@ -431,7 +438,7 @@ class SuperResolver:
         if big.dtype == np.uint16 and big.shape[2] > 1:
             _warn(("Pillow has no 16-bit colour, so the image has 8 bits; upscale_file keeps 16.",))
             big = np.round(big / 257).astype(np.uint8)
-        return images.to_pil(big, mode, metadata)
+        return to_pil(big, mode, metadata)
 
     def _tensor(self, batch: Tensor, limits: Limits, report: Progress | None) -> Tensor:
         arrays.check_tensor(batch)
@@ -443,7 +450,7 @@ class SuperResolver:
         ]
         return torch.stack([arrays.to_tensor(one, batch) for one in big])
 
-    def _whole(self, picture: images.Picture, limits: Limits, report: Progress | None) -> Array:
+    def _whole(self, picture: Picture, limits: Limits, report: Progress | None) -> Array:
         """The enlarged picture in one (scale·H, scale·W, C) array, alpha last."""
         height, width, channels = picture.color.shape
         channels += picture.alpha is not None
@@ -455,9 +462,7 @@ class SuperResolver:
             top += len(rows)
         return big
 
-    def _bands(
-        self, picture: images.Picture, plan: Plan, report: Progress | None
-    ) -> Iterator[Array]:
+    def _bands(self, picture: Picture, plan: Plan, report: Progress | None) -> Iterator[Array]:
         """The enlarged picture from top to bottom, (rows, scale·W, C), alpha last."""
         bands = self._engine.run(picture.color, plan, report)
         if picture.alpha is None:
@@ -467,13 +472,13 @@ class SuperResolver:
         for rows in bands:
             bottom = top + len(rows)
             first, last = top // self.scale, -(-bottom // self.scale)
-            alpha = images.upscale_alpha(picture.alpha, self.scale, first, last)
+            alpha = upscale_alpha(picture.alpha, self.scale, first, last)
             alpha = alpha[top - first * self.scale : bottom - first * self.scale]
             yield np.concatenate([rows, alpha[..., None]], axis=2)
             top = bottom
 
 
-def better_model(name: str, file: images.PictureFile) -> str | None:
+def better_model(name: str, file: PictureFile) -> str | None:
     """The bundled model that suits a file better than the default, where that one is used."""
     compressed = file.jpeg_quality is not None and file.jpeg_quality <= COMPRESSED_QUALITY
     return weights.PHOTO if compressed and name == weights.DEFAULT else None
@@ -483,7 +488,7 @@ def _file(file: str | os.PathLike[str] | BinaryIO) -> Path | BinaryIO:
     return Path(file) if isinstance(file, (str, os.PathLike)) else file
 
 
-def _format_of(file: images.PictureFile, target: str | os.PathLike[str] | BinaryIO) -> str | None:
+def _format_of(file: PictureFile, target: str | os.PathLike[str] | BinaryIO) -> str | None:
     """The format for a target without a name."""
     if isinstance(target, (str, os.PathLike)):
         return None

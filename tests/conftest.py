@@ -124,7 +124,7 @@ def model_folder(tmp_path: Path) -> Path:
 
 def make_model(folder: Path, seed: int = 0, half: bool = False) -> Path:
     from srgan_infer import weights
-    from srgan_infer.generator import Generator, GeneratorConfig
+    from srgan_infer.network.generator import Generator, GeneratorConfig
 
     torch.manual_seed(seed)
     config = GeneratorConfig(channels=8, blocks=2, input_skip="bilinear")
@@ -136,11 +136,10 @@ def make_model(folder: Path, seed: int = 0, half: bool = False) -> Path:
 @pytest.fixture
 def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Tiny random models in the place of the bundled ones."""
-    from srgan_infer import weights
 
     folder = tmp_path / "bundled-models"
     make_model(folder / "srresnet", seed=1)
     make_model(folder / "srgan", seed=2)
     make_model(folder / "srgan-photo", seed=3)
-    monkeypatch.setattr(weights, "BUNDLED_FOLDER", folder)
+    monkeypatch.setattr("srgan_infer.weights.folder.BUNDLED_FOLDER", folder)
     return folder

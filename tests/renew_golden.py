@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 
 from srgan_infer import SuperResolver, weights
-from srgan_infer.doctor import GOLDEN_FOLDER, GOLDEN_INPUT, WEIGHTS_KEY
+from srgan_infer.cli.doctor import GOLDEN_FOLDER, GOLDEN_INPUT, WEIGHTS_KEY
 
 SAMPLE = Path(__file__).parents[1] / "docs" / "images" / "sample.png"
 # The rim of the cup, where errors show.

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from srgan_infer import images
-from srgan_infer.alpha import fill_transparent, upscale_alpha
+from srgan_infer.images.alpha import fill_transparent, upscale_alpha
+from srgan_infer.images.pillow import from_pil
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +26,7 @@ def disc(size: int) -> Array:
 
 def enlarge(image: Image.Image) -> Array:
     """(4H, 4W, 4): the colour by bicubic interpolation, which rings more than a network."""
-    picture, _ = images.from_pil(image)
+    picture, _ = from_pil(image)
     assert picture.alpha is not None
     color = Image.fromarray(picture.color[0 : image.height])
     big = color.resize((4 * image.width, 4 * image.height), Image.Resampling.BICUBIC)

@@ -5,14 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srgan_infer.bands import FLOAT32_BLOCKS, Stream, prepare
-from srgan_infer.generator import (
+from srgan_infer.network.generator import (
     ACTIVATIONS,
     INPUT_SKIPS,
     OUTPUT_ACTIVATIONS,
     Generator,
     GeneratorConfig,
 )
+from srgan_infer.network.stream import FLOAT32_BLOCKS, Stream, prepare
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srgan_infer import SuperResolver, cli, weights
-from srgan_infer.doctor import self_test
-from srgan_infer.engine import multiplies_bfloat16
+from srgan_infer import SuperResolver, weights
+from srgan_infer.cli.doctor import self_test
+from srgan_infer.cli.main import main
+from srgan_infer.engine.devices import multiplies_bfloat16
+from srgan_infer.weights.folder import bundled_folder
 
 SET5 = Path(__file__).parents[2] / "shared" / "data" / "benchmarks" / "Set5"
 SAMPLE = Path(__file__).parents[1] / "docs" / "images" / "sample.png"
@@ -25,7 +27,7 @@ def test_all_models_are_bundled() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_bundled_folder_is_a_hub_repository(model: str) -> None:
-    folder = weights.BUNDLED_FOLDER / model
+    folder = bundled_folder(model)
     assert {"config.json", "model.safetensors", "README.md"} <= {p.name for p in folder.iterdir()}
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n")
@@ -59,7 +61,7 @@ def test_bfloat16_is_within_a_level_of_float32(model: str) -> None:
 
 
 def test_the_doctor_is_content(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--doctor", "--device", "cpu"]) == 0
+    assert main(["--doctor", "--device", "cpu"]) == 0
     shown = capsys.readouterr().out
     for model in MODELS:
         assert weights.load(model).sha256 in shown

@@ -17,7 +17,8 @@ import pytest
 from conftest import Hub
 from PIL import Image
 
-from srgan_infer import SuperResolver, __version__, cli
+from srgan_infer import SuperResolver, __version__
+from srgan_infer.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 RANDOM = np.random.default_rng(0)
@@ -48,7 +49,7 @@ class Run:
 
     def __init__(self, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
         try:
-            self.status = cli.main(arguments)
+            self.status = main(arguments)
         except SystemExit as end:  # as argparse ends
             self.status = int(end.code or 0)
         captured = capsys.readouterr()
@@ -423,8 +424,8 @@ import sys
 sys.path[:0] = [{str(ROOT)!r}]
 import torch
 torch.set_num_threads(1)
-from srgan_infer import cli
-sys.exit(cli.main())
+from srgan_infer.cli.main import main
+sys.exit(main())
 """
 
 

@@ -11,8 +11,11 @@ import numpy.typing as npt
 import pytest
 from conftest import make_model
 
-from srgan_infer import SuperResolver, images
+from srgan_infer import SuperResolver
 from srgan_infer.errors import PictureError
+from srgan_infer.images.read import PictureFile, open_file
+from srgan_infer.images.rows import Picture
+from srgan_infer.images.write import create
 
 Array = npt.NDArray[Any]
 
@@ -50,7 +53,7 @@ READABLE = [p for p in FILES if not is_broken(p) and p.name not in OTHER | BEYON
 UNREADABLE = [p for p in FILES if p not in READABLE]
 
 
-def double(picture: images.Picture) -> Array:
+def double(picture: Picture) -> Array:
     """Twice as large by repetition, alpha last: the shape of what a network would give."""
     rows = picture.color[0 : picture.color.shape[0]]
     if picture.alpha is not None:
@@ -60,11 +63,11 @@ def double(picture: images.Picture) -> Array:
 
 @pytest.mark.parametrize("path", named(READABLE))
 def test_readable(path: Path) -> None:
-    file = images.open_file(path)
+    file = open_file(path)
     width, height = file.size
     output = io.BytesIO()
     sources = []
-    with images.create(
+    with create(
         output,
         format="png",
         size=(2 * width, 2 * height),
@@ -77,7 +80,7 @@ def test_readable(path: Path) -> None:
             sources.append(double(picture))
             writer.write(sources[-1])
     assert len(sources) == file.n_frames
-    big = images.open_file(output)
+    big = open_file(output)
     assert big.size == (2 * width, 2 * height)
     assert big.dtype == file.dtype
     results = [double(picture)[::4, ::4] for picture in big.frames()]
@@ -102,12 +105,12 @@ SMALL = [p for p in READABLE if p.stat().st_size < 20000]
 @pytest.mark.filterwarnings("ignore::srgan_infer.errors.PictureWarning")
 @pytest.mark.parametrize("path", named(SMALL))
 def test_small_ones_are_upscaled(path: Path, resolver: SuperResolver) -> None:
-    file = images.open_file(path)
+    file = open_file(path)
     if file.size[0] * file.size[1] * file.n_frames > 200_000:
         pytest.skip("small as a file, large as a picture")
     output = io.BytesIO()
     resolver.upscale_file(path, output, format="png")
-    big = images.open_file(output)
+    big = open_file(output)
     assert big.size == (4 * file.size[0], 4 * file.size[1])
     assert big.dtype == file.dtype
     # Pillow joins frames that are equal.
@@ -120,7 +123,7 @@ def test_small_ones_are_upscaled(path: Path, resolver: SuperResolver) -> None:
 @pytest.mark.parametrize("path", named(UNREADABLE))
 def test_broken_and_foreign_files_give_one_clear_sentence(path: Path) -> None:
     with pytest.raises(PictureError) as caught:
-        list(images.open_file(path).frames())
+        list(open_file(path).frames())
     text = str(caught.value)
     assert text.startswith(str(path))
     assert text.endswith(".")
@@ -134,12 +137,12 @@ CUT = [p for p in READABLE if p.stat().st_size > 200 and p.suffix != ".bin"]
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Tag data larger")
 @pytest.mark.parametrize("path", named(CUT[::3]))
 def test_truncated_files_are_not_half_a_picture(path: Path) -> None:
-    whole = images.open_file(path)
+    whole = open_file(path)
     data = path.read_bytes()
     cut = io.BytesIO(data[: len(data) * 6 // 10])
     cut.name = path.name
     try:
-        frames = list(images.open_file(cut).frames())
+        frames = list(open_file(cut).frames())
     except PictureError:
         return
     # What a format keeps behind its pixels may be missed, but no pixel.
@@ -148,8 +151,8 @@ def test_truncated_files_are_not_half_a_picture(path: Path) -> None:
         assert np.array_equal(double(frame), double(other))
 
 
-def one(name: str) -> tuple[images.PictureFile, Array]:
-    file = images.open_file(next(FOLDER.rglob(name)))
+def one(name: str) -> tuple[PictureFile, Array]:
+    file = open_file(next(FOLDER.rglob(name)))
     return file, double(next(file.frames()))[::2, ::2]
 
 

@@ -12,19 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srgan_infer import engine as engine_module
-from srgan_infer.bands import Stream
-from srgan_infer.engine import (
-    Engine,
-    Tile,
-    cgroup_free,
-    choose_device,
-    free_memory,
-    parse_memory,
-)
+from srgan_infer.engine import engine as engine_module
+from srgan_infer.engine.devices import cgroup_free, choose_device, free_memory, parse_memory
+from srgan_infer.engine.engine import Engine
+from srgan_infer.engine.plan import Tile, cut
 from srgan_infer.errors import OutOfMemoryError
-from srgan_infer.generator import INPUT_SKIPS, Generator, GeneratorConfig
-from srgan_infer.tiles import cut
+from srgan_infer.network.generator import INPUT_SKIPS, Generator, GeneratorConfig
+from srgan_infer.network.stream import Stream
 
 SMALL = GeneratorConfig(channels=4, blocks=2)
 PIXELS = (np.uint8, np.uint16, np.float32)

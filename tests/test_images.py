@@ -14,20 +14,24 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms, ImageOps, features
 
-from srgan_infer import images, png, spool, tiff
 from srgan_infer.errors import PictureError
-from srgan_infer.metadata import Metadata
+from srgan_infer.images import png, tiff
+from srgan_infer.images.metadata import Metadata
+from srgan_infer.images.pillow import from_pil, to_pil
+from srgan_infer.images.read import PictureFile, open_file
+from srgan_infer.images.rows import Picture, SpooledRows
+from srgan_infer.images.write import create
 
 Array = npt.NDArray[Any]
 
 
-def pixels_of(picture: images.Picture) -> Array:
+def pixels_of(picture: Picture) -> Array:
     color = picture.color[0 : picture.color.shape[0]]
     return color if picture.alpha is None else np.dstack([color, picture.alpha])
 
 
-def read(file: Any) -> tuple[images.PictureFile, Array]:
-    opened = images.open_file(file)
+def read(file: Any) -> tuple[PictureFile, Array]:
+    opened = open_file(file)
     (picture,) = opened.frames()
     pixels = pixels_of(picture)
     assert pixels.shape == (opened.size[1], opened.size[0], opened.channels)
@@ -69,11 +73,11 @@ def test_modes_of_images_in_memory(mode: str) -> None:
     pixel_mode, returned_mode = MODES[mode]
     source = photo("LA") if mode == "La" else photo("RGBA") if mode == "RGBa" else photo()
     image = source.convert(mode)
-    picture, metadata = images.from_pil(image)
+    picture, metadata = from_pil(image)
     pixels = pixels_of(picture)
     expected = np.asarray(image.convert(pixel_mode)).reshape(pixels.shape)
     assert np.array_equal(pixels, expected)
-    back = images.to_pil(pixels, mode, metadata)
+    back = to_pil(pixels, mode, metadata)
     assert (back.mode, back.size) == (returned_mode, image.size)
     if mode == returned_mode:
         difference = np.asarray(back).astype(int) - np.asarray(image)
@@ -83,10 +87,10 @@ def test_modes_of_images_in_memory(mode: str) -> None:
 def test_lab_goes_through_its_profile() -> None:
     profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     lab: Any = ImageCms.profileToProfile(photo(), *profiles, outputMode="LAB")
-    picture, metadata = images.from_pil(lab)
+    picture, metadata = from_pil(lab)
     pixels = pixels_of(picture)
     assert np.abs(pixels.astype(int) - np.asarray(photo())).mean() < 3
-    assert images.to_pil(pixels, "LAB", metadata).mode == "LAB"
+    assert to_pil(pixels, "LAB", metadata).mode == "LAB"
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B", "I"])
@@ -97,17 +101,17 @@ def test_sixteen_bit_grey_in_memory(mode: str) -> None:
     else:
         order = ">u2" if mode == "I;16B" else "<u2"
         image = Image.frombytes(mode, (4, 2), values.astype(order).tobytes())
-    picture, metadata = images.from_pil(image)
+    picture, metadata = from_pil(image)
     assert np.array_equal(pixels_of(picture)[..., 0], values)
-    back = images.to_pil(pixels_of(picture), mode, metadata)
+    back = to_pil(pixels_of(picture), mode, metadata)
     assert np.array_equal(np.asarray(back).astype(np.uint16), values)
 
 
 def test_floats_in_memory_are_on_pillows_scale() -> None:
     image = Image.fromarray(np.array([[0, 51, 255]], np.float32))
-    picture, metadata = images.from_pil(image)
+    picture, metadata = from_pil(image)
     assert pixels_of(picture)[0, :, 0].tolist() == pytest.approx([0, 0.2, 1])
-    assert np.asarray(images.to_pil(pixels_of(picture), "F", metadata)) == pytest.approx(
+    assert np.asarray(to_pil(pixels_of(picture), "F", metadata)) == pytest.approx(
         np.array([[0, 51, 255]])
     )
 
@@ -115,7 +119,7 @@ def test_floats_in_memory_are_on_pillows_scale() -> None:
 @pytest.mark.parametrize(("mode", "value"), [("I", 65536), ("I", -1), ("F", 256.0), ("F", np.nan)])
 def test_values_out_of_range_are_not_clipped_in_silence(mode: str, value: float) -> None:
     image = Image.fromarray(np.full((2, 2), value, np.int32 if mode == "I" else np.float32))
-    picture, _ = images.from_pil(image)
+    picture, _ = from_pil(image)
     with pytest.raises(PictureError, match="leave the range"):
         pixels_of(picture)
 
@@ -140,7 +144,7 @@ def test_orientation_is_applied_and_reset(turn: int, format: str) -> None:
 def test_rows_of_a_turned_picture_come_in_any_order(turn: int) -> None:
     exif = Image.Exif()
     exif[274] = turn
-    (picture,) = images.open_file(saved(photo(), "PNG", exif=exif)).frames()
+    (picture,) = open_file(saved(photo(), "PNG", exif=exif)).frames()
     height = picture.color.shape[0]
     whole = picture.color[0:height]
     for top, bottom in ((0, 1), (3, 9), (height - 2, height), (0, height)):
@@ -153,8 +157,8 @@ def test_orientation_of_an_image_in_memory_is_left_alone() -> None:
     exif = Image.Exif()
     exif[274] = 6
     with Image.open(saved(photo(), "PNG", exif=exif)) as image:
-        picture, metadata = images.from_pil(image)
-        back = images.to_pil(pixels_of(picture), "RGB", metadata)
+        picture, metadata = from_pil(image)
+        back = to_pil(pixels_of(picture), "RGB", metadata)
         assert back.size == image.size
         assert back.getexif()[274] == 6
 
@@ -188,9 +192,7 @@ def test_sixteen_bit_files_keep_every_bit(channels: int, format: str) -> None:
     random = np.random.default_rng(0)
     values = random.integers(1, 65536, (9, 11, channels), np.uint16)
     file = io.BytesIO()
-    with images.create(
-        file, format=format, size=(11, 9), channels=channels, dtype=np.uint16
-    ) as output:
+    with create(file, format=format, size=(11, 9), channels=channels, dtype=np.uint16) as output:
         output.write(values)
     opened, pixels = read(file)
     assert opened.warnings == ()
@@ -269,17 +271,17 @@ def test_cmyk_is_converted_through_its_profile(format: str) -> None:
 
 def test_profiles_that_do_not_fit_are_dropped() -> None:
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert images.open_file(saved(photo(), "PNG", icc_profile=icc)).metadata.icc == icc
-    assert images.open_file(saved(photo("L"), "JPEG", icc_profile=icc)).metadata.icc == b""
-    assert images.open_file(saved(photo("P"), "PNG", icc_profile=icc)).metadata.icc == icc
+    assert open_file(saved(photo(), "PNG", icc_profile=icc)).metadata.icc == icc
+    assert open_file(saved(photo("L"), "JPEG", icc_profile=icc)).metadata.icc == b""
+    assert open_file(saved(photo("P"), "PNG", icc_profile=icc)).metadata.icc == icc
 
 
 def test_comments_texts_and_resolution_are_read() -> None:
     file = saved(photo(), "JPEG", comment=b"a remark", dpi=(300, 300))
-    metadata = images.open_file(file).metadata
+    metadata = open_file(file).metadata
     assert (metadata.comment, metadata.dpi) == (b"a remark", (300, 300))
     file = saved(photo("P"), "GIF", comment=b"hello")
-    assert images.open_file(file).metadata.comment == b"hello"
+    assert open_file(file).metadata.comment == b"hello"
 
 
 def test_text_behind_the_pixels_of_a_png_is_read() -> None:
@@ -288,7 +290,7 @@ def test_text_behind_the_pixels_of_a_png_is_read() -> None:
     file.write(data[:-12])
     png.write_chunk(file, b"tEXt", b"Software\0late")
     file.write(data[-12:])
-    assert [text.value for text in images.open_file(file).metadata.text] == ["late"]
+    assert [text.value for text in open_file(file).metadata.text] == ["late"]
 
 
 def test_the_embedded_thumbnail_is_dropped_and_details_stay() -> None:
@@ -296,7 +298,7 @@ def test_the_embedded_thumbnail_is_dropped_and_details_stay() -> None:
     exif[271] = "Maker"
     exif[34665] = {33434: 0.01, 37500: b"maker's own", 40962: 23, 40963: 17}
     exif[34853] = {1: "N", 2: (51.0, 30.0, 0.0)}
-    metadata = images.open_file(saved(photo(), "JPEG", exif=exif)).metadata.resized((92, 68))
+    metadata = open_file(saved(photo(), "JPEG", exif=exif)).metadata.resized((92, 68))
     after = Image.Exif()
     after.load(b"Exif\0\0" + metadata.exif)
     details = after.get_ifd(34665)
@@ -318,10 +320,10 @@ def test_the_quality_of_a_jpeg_is_read_from_its_tables(quality: int) -> None:
     for progressive in (False, True):
         file = io.BytesIO()
         Image.new("RGB", (9, 9)).save(file, "JPEG", quality=quality, progressive=progressive)
-        assert images.open_file(file).jpeg_quality == quality
+        assert open_file(file).jpeg_quality == quality
     file = io.BytesIO()
     Image.new("RGB", (9, 9)).save(file, "PNG")
-    assert images.open_file(file).jpeg_quality is None
+    assert open_file(file).jpeg_quality is None
 
 
 def test_pages_after_the_first_are_told_of() -> None:
@@ -334,7 +336,7 @@ def test_pages_after_the_first_are_told_of() -> None:
 def test_frames_of_an_animation_all_come_as_rgba() -> None:
     frames = [photo("P"), ImageOps.mirror(photo()).convert("P"), photo().rotate(180).convert("P")]
     file = saved(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=[20, 50, 90])
-    opened = images.open_file(file)
+    opened = open_file(file)
     decoded = [pixels_of(picture) for picture in opened.frames()]
     assert opened.metadata.durations == (20, 50, 90)
     assert [frame.shape for frame in decoded] == [(17, 23, 4)] * 3
@@ -397,7 +399,7 @@ def test_a_header_that_claims_too_much() -> None:
     data = bytearray(saved(photo(), "BMP").getvalue())
     data[18:26] = struct.pack("<ii", 500_000, 500_000)
     with pytest.raises(PictureError, match="500000×500000"):
-        images.open_file(io.BytesIO(bytes(data)))
+        open_file(io.BytesIO(bytes(data)))
 
 
 def test_pillows_limit_does_not_stop_a_large_picture_and_is_left_as_it_was(
@@ -433,7 +435,7 @@ def test_several_threads_may_read_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_metadata_is_empty_where_the_file_is_silent() -> None:
-    assert images.open_file(saved(photo(), "PNG")).metadata == Metadata()
+    assert open_file(saved(photo(), "PNG")).metadata == Metadata()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "I;16"])
@@ -443,12 +445,12 @@ def test_a_large_picture_waits_on_disk(monkeypatch: pytest.MonkeyPatch, mode: st
         image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
     file = saved(image, "TIFF")
     _, expected = read(file)
-    monkeypatch.setattr(images, "SPOOL_PIXELS", 1)
-    monkeypatch.setattr(spool, "BAND_BYTES", 100)
+    monkeypatch.setattr("srgan_infer.images.read.SPOOL_PIXELS", 1)
+    monkeypatch.setattr("srgan_infer.images.rows.BAND_BYTES", 100)
     opened, pixels = read(file)
     assert np.array_equal(pixels, expected)
     (picture,) = opened.frames()
-    assert isinstance(picture.color, spool.SpooledRows)
+    assert isinstance(picture.color, SpooledRows)
     assert np.array_equal(picture.color[5:9], expected[5:9])
     assert picture.color[9:5].shape[0] == 0
 
@@ -459,7 +461,7 @@ def test_without_room_for_temporary_files_the_memory_is_used(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images, "SPOOL_PIXELS", 1)
+    monkeypatch.setattr("srgan_infer.images.read.SPOOL_PIXELS", 1)
     monkeypatch.setattr("tempfile.TemporaryFile", full)
     _, pixels = read(saved(photo(), "PNG"))
     assert np.array_equal(pixels, np.asarray(photo()))

@@ -11,51 +11,83 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "srgan_infer"
 
-# From what users touch down to what knows nothing of the rest: a module imports
-# only from lines below its own.
-LAYERS = (
-    {"cli"},
-    {"doctor", "reports"},
-    {"jobs"},
-    {"resolver"},
-    {"arrays"},
-    {"weights", "images", "engine"},
-    {"writer", "deep", "headers"},
-    {"png", "tiff", "bands"},
-    {"alpha", "generator", "jpeg", "metadata", "spool", "threads", "tiles"},
-    {"errors", "rows", "version"},
-)
+# Packages that only an extra brings; a module may import them inside a function.
+EXTRAS = {"av", "fsspec", "gradio", "onnx", "onnxruntime", "onnxscript", "ray", "spandrel"}
 
 
-def imported(module: Path) -> set[str]:
-    """Modules of the package that a module imports, inside functions too."""
+def name_of(path: Path) -> str:
+    """``srgan_infer.images.read`` for its file."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Names of the modules that a piece of code imports, inside functions too."""
     found = set()
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            path = "srgan_infer." * bool(node.level) + (node.module or "")
-            parts = path.rstrip(".").split(".")
-            if parts[0] == "srgan_infer":
-                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                parts = alias.name.split(".")
-                if parts[0] == "srgan_infer" and len(parts) > 1:
-                    found.add(parts[1])
-    return found & {path.stem for path in PACKAGE.glob("*.py")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            module = node.module or ""
+            inner = {f"{module}.{alias.name}" for alias in node.names}
+            found |= inner & set(MODULES) or {module}
+    return found
 
 
-@pytest.mark.parametrize(
-    "module", sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
-)
-def test_imports_run_one_way(module: str) -> None:
-    layer = {name: depth for depth, names in enumerate(LAYERS) for name in names}
-    assert module in layer, f"{module} has no place in LAYERS"
-    for other in imported(PACKAGE / f"{module}.py"):
-        assert layer[other] > layer[module], f"{module} imports {other}"
+def needs(name: str) -> set[str]:
+    return imported(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+
+
+def all_needs(name: str) -> set[str]:
+    """What a module imports, and what that imports, and so on."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for other in needs(waiting.pop()) - found:
+            found.add(other)
+            waiting += [other] if other in MODULES else []
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if ".images" in name])
+def test_images_knows_no_torch(name: str) -> None:
+    assert not {other for other in all_needs(name) if other.split(".")[0] == "torch"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if ".network" in name])
+def test_network_knows_no_images(name: str) -> None:
+    strangers = ("srgan_infer.images", "srgan_infer.engine", "PIL")
+    assert not {other for other in all_needs(name) if other.startswith(strangers)}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if ".cli" not in name])
+def test_nobody_imports_the_command(name: str) -> None:
+    if name != "srgan_infer.__main__":
+        assert not {other for other in needs(name) if other.startswith("srgan_infer.cli")}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_in_no_circle(name: str) -> None:
+    within = {other for other in needs(name) if other in MODULES}
+    for other in within - {"srgan_infer"}:
+        # A package names its modules, and they may name it.
+        if not (other.startswith(f"{name}.") or name.startswith(f"{other}.")):
+            assert name not in all_needs(other), f"{other} comes back to {name}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_extras_are_imported_when_they_are_used(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    top = ast.Module([n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))], [])
+    assert not {other.split(".")[0] for other in imported(top)} & EXTRAS
 
 
 def test_the_library_does_not_import_the_training() -> None:
-    for path in PACKAGE.glob("*.py"):
+    for path in MODULES.values():
         assert "srgan_training" not in path.read_text(encoding="utf-8")
 
 
@@ -78,8 +110,8 @@ HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "tqdm"}
     [
         "import srgan_infer",
         "from srgan_infer import PictureError, UpscaleError, __version__",
-        "import srgan_infer.cli\ntry: srgan_infer.cli.main(['--help'])\nexcept SystemExit: pass",
-        "import srgan_infer.cli\ntry: srgan_infer.cli.main(['--version'])\nexcept SystemExit: pass",
+        "from srgan_infer.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+        "from srgan_infer.cli.main import main\ntry: main(['--version'])\nexcept SystemExit: pass",
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
@@ -89,7 +121,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
 def test_bundled_models_do_without_the_hub_library(tmp_path: Path) -> None:
     code = f"""
 from srgan_infer import weights, SuperResolver
-from srgan_infer.generator import Generator, GeneratorConfig
+from srgan_infer.network.generator import Generator, GeneratorConfig
 config = GeneratorConfig(channels=8, blocks=1)
 weights.save({str(tmp_path)!r}, config, Generator(config).state_dict(), "")
 SuperResolver.from_pretrained({str(tmp_path)!r})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from srgan_infer.jobs import Job, UsageError, plan
+from srgan_infer.cli.jobs import Job, UsageError, plan
 
 
 @pytest.fixture(autouse=True)

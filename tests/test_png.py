@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from srgan_infer import images, png
-from srgan_infer.metadata import Metadata, PngText
+from srgan_infer.images import png
+from srgan_infer.images.metadata import Metadata, PngText
+from srgan_infer.images.read import open_file
 
 Array = npt.NDArray[Any]
 
@@ -48,7 +49,7 @@ def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def decode(data: bytes) -> Array:
-    file = images.open_file(io.BytesIO(data))
+    file = open_file(io.BytesIO(data))
     picture = next(file.frames())
     color = picture.color[0 : file.size[1]]
     return color if picture.alpha is None else np.dstack([color, picture.alpha])

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from srgan_infer import deep, tiff
-from srgan_infer.metadata import Metadata
+from srgan_infer.images import sixteen_bit, tiff
+from srgan_infer.images.metadata import Metadata
 
 Array = npt.NDArray[Any]
 
@@ -33,8 +33,8 @@ def encode(pixels: Array, metadata: Metadata | None = None, band: int = 5, **opt
 
 def decode(data: bytes) -> Array:
     image: Any = Image.open(io.BytesIO(data))
-    if deep.deep_channels(image):
-        return deep.read_deep(image, Image.open(io.BytesIO(data)))
+    if sixteen_bit.deep_channels(image):
+        return sixteen_bit.read_deep(image, Image.open(io.BytesIO(data)))
     return np.asarray(image).reshape(image.height, image.width, -1)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srgan_infer.tiles import cut
+from srgan_infer.engine.plan import cut
 
 
 @given(

@@ -18,7 +18,7 @@ from conftest import COMMITS, Hub, make_model
 
 from srgan_infer import weights
 from srgan_infer.errors import WeightsError
-from srgan_infer.generator import Generator, GeneratorConfig
+from srgan_infer.network.generator import Generator, GeneratorConfig
 
 
 def failure(model: str | Path, **options: object) -> str:

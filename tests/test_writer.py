@@ -15,9 +15,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms, features
 
-from srgan_infer import images, writer
 from srgan_infer.errors import PictureError
-from srgan_infer.metadata import Metadata
+from srgan_infer.images.formats import FORMATS, check_output
+from srgan_infer.images.metadata import Metadata
+from srgan_infer.images.read import open_file
+from srgan_infer.images.write import create
 
 Array = npt.NDArray[Any]
 STILL = ["png", "jpg", "webp", "tif", "avif", "bmp", "gif", "jp2", "ppm", "tga"]
@@ -42,7 +44,7 @@ def gradient(channels: int, dtype: npt.DTypeLike = np.uint8, height: int = 24) -
 
 def write(file: Any, pixels: Array, band: int = 7, **options: Any) -> tuple[str, ...]:
     height, width, channels = pixels.shape
-    with images.create(
+    with create(
         file, size=(width, height), channels=channels, dtype=pixels.dtype, **options
     ) as output:
         for top in range(0, height, band):
@@ -86,7 +88,7 @@ def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str, channels: int) -> No
     file = tmp_path / f"out.{suffix}"
     pixels = gradient(channels, np.uint16)
     assert write(file, pixels) == ()
-    picture = next(images.open_file(file).frames())
+    picture = next(open_file(file).frames())
     color = picture.color[0:24]
     read = color if picture.alpha is None else np.dstack([color, picture.alpha])
     assert read.dtype == np.uint16
@@ -106,7 +108,7 @@ def test_sixteen_bits_into_eight_are_rounded_with_a_warning(tmp_path: Path, suff
 def test_floats_keep_their_values_in_tiff(tmp_path: Path) -> None:
     pixels = gradient(1, np.float32)
     write(tmp_path / "out.tif", pixels)
-    picture = next(images.open_file(tmp_path / "out.tif").frames())
+    picture = next(open_file(tmp_path / "out.tif").frames())
     assert np.array_equal(picture.color[0:24], pixels)
 
 
@@ -120,18 +122,18 @@ def test_limits_are_told_before_anything_is_written(
     needs(name[2:])
     with (
         pytest.raises(PictureError, match=choose),
-        images.create(tmp_path / name, size=size, channels=3),
+        create(tmp_path / name, size=size, channels=3),
     ):
         pytest.fail("the picture was begun")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(PictureError, match=choose):
-        images.check_output(tmp_path / name, size=size, channels=3)
+        check_output(tmp_path / name, size=size, channels=3)
 
 
 @pytest.mark.parametrize("name", ["out.xyz", "out", "out.mp4"])
 def test_an_unknown_suffix_lists_what_is_possible(name: str) -> None:
     with pytest.raises(PictureError, match=r"png, jpg.*tif"):
-        images.check_output(name, size=(1, 1), channels=3)
+        check_output(name, size=(1, 1), channels=3)
 
 
 def test_the_format_can_be_named(tmp_path: Path) -> None:
@@ -140,13 +142,13 @@ def test_the_format_can_be_named(tmp_path: Path) -> None:
         with Image.open(tmp_path / "noname") as image:
             assert image.format == "PNG"
     with pytest.raises(PictureError, match="name the format"):
-        images.check_output(io.BytesIO(), size=(1, 1), channels=3)
+        check_output(io.BytesIO(), size=(1, 1), channels=3)
 
 
 @pytest.mark.parametrize("quality", [0, 101, -3])
 def test_quality_out_of_range(quality: int) -> None:
     with pytest.raises(PictureError, match="between 1 and 100"):
-        images.check_output("a.jpg", size=(1, 1), channels=3, quality=quality)
+        check_output("a.jpg", size=(1, 1), channels=3, quality=quality)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "avif"])
@@ -177,7 +179,7 @@ def test_an_exception_leaves_the_old_file(tmp_path: Path, suffix: str, error: An
     file.write_bytes(b"old")
 
     def fail() -> None:
-        with images.create(file, size=(32, 24), channels=3) as output:
+        with create(file, size=(32, 24), channels=3) as output:
             output.write(gradient(3)[:12])
             raise error
 
@@ -191,7 +193,7 @@ def test_an_exception_leaves_the_old_file(tmp_path: Path, suffix: str, error: An
 def test_missing_rows_are_an_error_and_no_file(tmp_path: Path, suffix: str) -> None:
     with (
         pytest.raises(ValueError, match="12 of 24 rows"),
-        images.create(tmp_path / f"out.{suffix}", size=(32, 24), channels=3) as output,
+        create(tmp_path / f"out.{suffix}", size=(32, 24), channels=3) as output,
     ):
         output.write(gradient(3)[:12])
     assert list(tmp_path.iterdir()) == []
@@ -213,14 +215,15 @@ def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, suffix: str) -
     file.write_bytes(b"old")
     script = f"""
 import resource, signal, numpy as np
-from srgan_infer import images
+from srgan_infer.errors import PictureError
+from srgan_infer.images.write import create
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
 try:
-    with images.create({str(file)!r}, size=(300, 300), channels=3) as output:
+    with create({str(file)!r}, size=(300, 300), channels=3) as output:
         output.write(pixels)
-except images.PictureError as error:
+except PictureError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -273,7 +276,7 @@ def test_a_pipe_gets_the_whole_file(suffix: str) -> None:
 def test_odd_names(tmp_path: Path) -> None:
     for name in ("-dash.png", "100% ü 日本.png", "two words.png", "x" * 240 + ".png"):
         write(tmp_path / name, gradient(3))
-        assert images.open_file(tmp_path / name).size == (32, 24)
+        assert open_file(tmp_path / name).size == (32, 24)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
@@ -316,11 +319,11 @@ def test_animations(tmp_path: Path, suffix: str) -> None:
         frames.append(frame)
     file = tmp_path / f"a.{suffix}"
     metadata = Metadata(loop=3, durations=(40, 120, 250))
-    with images.create(file, size=(32, 24), channels=4, metadata=metadata, n_frames=3) as output:
+    with create(file, size=(32, 24), channels=4, metadata=metadata, n_frames=3) as output:
         rows = np.concatenate(frames)
         for top in range(0, 72, 11):  # bands that reach over frames
             output.write(rows[top : top + 11])
-    read = images.open_file(file)
+    read = open_file(file)
     assert read.n_frames == 3
     assert read.metadata.durations == (40, 120, 250)
     assert suffix == "avif" or read.metadata.loop == 3
@@ -336,7 +339,7 @@ def test_animations(tmp_path: Path, suffix: str) -> None:
 def test_soft_edges_of_a_gif_are_cut_in_the_middle(tmp_path: Path) -> None:
     pixels = np.zeros((4, 256, 4), np.uint8)
     pixels[..., 0], pixels[..., 3] = 200, np.arange(256)
-    with images.create(tmp_path / "a.gif", size=(256, 4), channels=4) as output:
+    with create(tmp_path / "a.gif", size=(256, 4), channels=4) as output:
         output.write(pixels)
     with Image.open(tmp_path / "a.gif") as image:
         alpha = np.asarray(image.convert("RGBA"))[0, :, 3]
@@ -345,11 +348,11 @@ def test_soft_edges_of_a_gif_are_cut_in_the_middle(tmp_path: Path) -> None:
 
 def test_an_animation_does_not_become_a_still_picture() -> None:
     with pytest.raises(PictureError, match="GIF"):
-        images.check_output("a.jpg", size=(9, 9), channels=3, n_frames=4)
+        check_output("a.jpg", size=(9, 9), channels=3, n_frames=4)
 
 
 def test_every_listed_format_is_one_that_pillow_or_we_write() -> None:
     Image.init()
-    for kind in writer.FORMATS:
+    for kind in FORMATS:
         if not kind.feature or features.check(kind.feature):
             assert kind.name in Image.SAVE

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from srgan_infer.generator import GeneratorConfig
+from srgan_infer.network.generator import GeneratorConfig
 
 if sys.version_info >= (3, 11):
     import tomllib

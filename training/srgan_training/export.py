@@ -20,7 +20,7 @@ import torch
 
 from srgan_infer import weights
 from srgan_infer.errors import UpscaleError
-from srgan_infer.generator import Generator
+from srgan_infer.network.generator import Generator
 from srgan_training.card import make_card
 from srgan_training.generator import TrainingGenerator, deploy
 from srgan_training.runs import RunError, Stage, count_pictures, read_licences, read_stages

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from srgan_infer.generator import (
+from srgan_infer.network.generator import (
     Generator,
     GeneratorConfig,
     SubPixel,

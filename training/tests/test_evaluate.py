@@ -12,7 +12,7 @@ from srgan_training import evaluate, metrics, scores, sheets
 from srgan_training.features import load_features
 
 from srgan_infer import weights
-from srgan_infer.generator import Generator, GeneratorConfig
+from srgan_infer.network.generator import Generator, GeneratorConfig
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/data"
 FEATURES = SHARED / "perceptual/vgg19_distilled16x.safetensors"

@@ -22,7 +22,7 @@ from srgan_training.generator import TrainingGenerator
 from srgan_training.train import CHECKPOINT
 
 from srgan_infer import SuperResolver, weights
-from srgan_infer.generator import Generator, GeneratorConfig
+from srgan_infer.network.generator import Generator, GeneratorConfig
 
 
 def trained(config: TrainConfig) -> TrainingGenerator:

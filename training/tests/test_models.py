@@ -12,7 +12,7 @@ from srgan_training.features import FeatureNetwork, feature_distance, load_featu
 from srgan_training.generator import TrainingGenerator, deploy
 from srgan_training.losses import feature_loss, grid_loss, shifted
 
-from srgan_infer.generator import Generator, GeneratorConfig
+from srgan_infer.network.generator import Generator, GeneratorConfig
 
 DISTILLED = Path(__file__).parents[3] / "shared/data/perceptual/vgg19_distilled16x.safetensors"
 VGG19 = [64, 64, 128, 128, *[256] * 4, *[512] * 8]

@@ -17,7 +17,7 @@ import torch
 from srgan_training import publish
 
 from srgan_infer import weights
-from srgan_infer.generator import Generator, GeneratorConfig
+from srgan_infer.network.generator import Generator, GeneratorConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CARD = "---\nlicense: mit\n---\n# A tiny model\n"

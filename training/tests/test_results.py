@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from srgan_training import results, smoke
 
 from srgan_infer import weights
-from srgan_infer.generator import Generator, GeneratorConfig
+from srgan_infer.network.generator import Generator, GeneratorConfig
 
 CARD = """---
 license: mit

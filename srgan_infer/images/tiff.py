@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from .metadata import Metadata
-from .rows import Blocks
-from .threads import InOrder
+from srgan_infer.images.metadata import Metadata
+from srgan_infer.images.rows import Blocks
+from srgan_infer.threads import InOrder
 
 Array = npt.NDArray[Any]
 

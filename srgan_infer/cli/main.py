@@ -18,12 +18,12 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from srgan_infer.cli.reports import Outcome, Report, Step, bars, duration
 from srgan_infer.errors import PictureWarning, UpscaleError
-from srgan_infer.reports import Outcome, Report, Step, bars, duration
 from srgan_infer.version import __version__
 
 if TYPE_CHECKING:
-    from srgan_infer.jobs import Job
+    from srgan_infer.cli.jobs import Job
     from srgan_infer.resolver import SuperResolver
 
 LONG = {"-o": "--output"}
@@ -79,14 +79,14 @@ def _main(arguments: Sequence[str]) -> int:
     parser = _parser()
     args = _parse(parser, list(arguments))
     if args.doctor:
-        from srgan_infer.doctor import examine
+        from srgan_infer.cli.doctor import examine
 
         return examine(args.device, as_json=args.json)
     if not args.inputs:
         parser.print_usage(sys.stderr)
         return _refuse("Name at least one picture, or - for standard input.")
 
-    from srgan_infer.jobs import UsageError
+    from srgan_infer.cli.jobs import UsageError
 
     try:
         jobs = _jobs(args)
@@ -204,7 +204,7 @@ def _is_open(job: Job) -> bool:
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """The pictures to do; two names without -o are input and output."""
-    from srgan_infer import jobs
+    from srgan_infer.cli import jobs
 
     names, output = list(args.inputs), args.output
     short = output is None and len(names) == 2
@@ -228,8 +228,8 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
 
 def _protect_second_input(planned: list[Job]) -> None:
     """``*.jpg --overwrite`` may have become two photographs: keep the second one."""
-    from srgan_infer.images import open_file
-    from srgan_infer.jobs import UsageError
+    from srgan_infer.cli.jobs import UsageError
+    from srgan_infer.images.read import open_file
 
     for job in planned:
         if job.source is None or job.target is None or not job.target.is_file():
@@ -247,7 +247,7 @@ def _protect_second_input(planned: list[Job]) -> None:
 
 def _check_streams(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     """Refuse a picture on a standard output that cannot take it."""
-    from srgan_infer.jobs import UsageError
+    from srgan_infer.cli.jobs import UsageError
 
     if not any(_is_open(job) and job.target is None for job in jobs) or args.dry_run:
         return
@@ -394,7 +394,8 @@ def _dry_run(
     args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[SuperResolver]
 ) -> int:
     """Say what would be done, from the headers and a short trial of the speed."""
-    from srgan_infer.images import check_output, open_file
+    from srgan_infer.images.formats import check_output
+    from srgan_infer.images.read import open_file
     from srgan_infer.resolver import better_model
 
     report = _report(args, jobs)

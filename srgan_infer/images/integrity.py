@@ -6,7 +6,7 @@ import struct
 import zlib
 from typing import BinaryIO
 
-from .errors import PictureError
+from srgan_infer.errors import PictureError
 
 BLOCK = 1 << 20
 

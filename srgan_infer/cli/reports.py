@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from srgan_infer.jobs import Job
+    from srgan_infer.cli.jobs import Job
 
 # Told the picture's name, the steps done and their number.
 Step = Callable[[str, int, int], None]

@@ -1,13 +1,9 @@
-"""Pictures into files: which format holds what, and a file that is whole or not there."""
+"""The formats that can be written: what each holds, how it is told, and who encodes it."""
 
 from __future__ import annotations
 
 import io
 import os
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -16,10 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, features
 
-from .errors import PictureError
-from .metadata import EXIF_PREFIX, Metadata
-from .png import PngWriter
-from .tiff import TiffWriter
+from srgan_infer.errors import PictureError
+from srgan_infer.images.metadata import EXIF_PREFIX, Metadata
 
 Array = npt.NDArray[Any]
 
@@ -166,168 +160,6 @@ class Sink(Protocol):
         """Let go of threads and memory, finished or not."""
 
 
-class Writer:
-    """Rows into one file, top to bottom, frame after frame.
-
-    Attributes
-    ----------
-    warnings
-        Sentences on what the format does not keep.
-    """
-
-    def __init__(
-        self,
-        sink: Sink,
-        size: tuple[int, int],
-        channels: int,
-        kept: int,
-        dtype: np.dtype[Any],
-        name: str,
-        warnings: tuple[str, ...],
-    ) -> None:
-        self.warnings = warnings
-        self.rows = 0
-        self._sink = sink
-        self._width = size[0]
-        self._channels = channels
-        self._kept = kept
-        self._dtype = dtype
-        self._name = name
-
-    def write(self, rows: Array) -> None:
-        """Take the next rows; after H of them the next frame begins.
-
-        Parameters
-        ----------
-        rows
-            (h, W, channels) of the dtype that was announced.
-
-        Raises
-        ------
-        PictureError
-            If they cannot be written, such as to a full disk.
-        """
-        if rows.ndim != 3 or rows.shape[1:] != (self._width, self._channels):
-            raise ValueError(
-                f"rows must be (h, {self._width}, {self._channels}), not {rows.shape}."
-            )
-        if self._kept < self._channels:
-            rows = _on_white(rows)
-        elif self._kept > self._channels:
-            rows = rows[..., [0, 0, 0, 1]]
-        with _writing(self._name):
-            self._sink.write(_as_dtype(rows, self._dtype))
-        self.rows += rows.shape[0]
-
-
-@contextmanager
-def create(
-    file: str | Path | BinaryIO,
-    *,
-    format: str | None = None,
-    size: tuple[int, int],
-    channels: int,
-    dtype: npt.DTypeLike = np.uint8,
-    metadata: Metadata | None = None,
-    n_frames: int = 1,
-    quality: int | None = None,
-) -> Iterator[Writer]:
-    """Write a picture, whole or not at all.
-
-    The rows go into a temporary file beside the target, which replaces the
-    target when the ``with`` block ends. If the block is left by an exception,
-    the temporary file is removed and the old file stays.
-
-    Parameters
-    ----------
-    file
-        A path (a symbolic link is followed) or a binary file object, which
-        need not seek.
-    format
-        Name or suffix of a format; by default the path's suffix decides.
-    size
-        (W, H) of the picture.
-    channels
-        1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
-    dtype
-        uint8, uint16 or float32 (in [0, 1]) of the rows.
-    metadata
-        What is carried over; sizes in it are set to ``size``.
-    n_frames
-        Frames of an animation.
-    quality
-        1 to 100 for JPEG (default 95), WebP (95; 100 is lossless) and AVIF
-        (90); other formats are lossless and have none.
-
-    Raises
-    ------
-    PictureError
-        If the format is unknown, cannot hold the picture, or the file cannot
-        be written.
-    """
-    warnings = check_output(
-        file,
-        format=format,
-        size=size,
-        channels=channels,
-        dtype=dtype,
-        n_frames=n_frames,
-        quality=quality,
-    )
-    kind = choose_format(file, format)
-    metadata = (metadata or Metadata()).resized(size)
-    depth = _depth(kind, np.dtype(dtype), n_frames)
-    kept = channels if kind.alpha else (channels + 1) // 2 * 2 - 1
-    if kind.name == "TIFF" and kept == 2 and depth != np.uint8:
-        kept = 4  # few programs read grey and alpha of more than 8 bits, and not Pillow
-    name = str(file) if isinstance(file, (str, os.PathLike)) else "The output"
-    with _target(file) as stream:
-        sink: Sink
-        if kind.name == "PNG" and n_frames == 1:
-            sink = PngWriter(stream, size, kept, depth, metadata)
-        elif kind.name == "TIFF":
-            sink = TiffWriter(stream, size, kept, depth, metadata)
-        else:
-            sink = PillowSink(stream, kind, size, kept, metadata, n_frames, quality)
-        try:
-            writer = Writer(sink, size, channels, kept, depth, name, warnings)
-            yield writer
-            if writer.rows != size[1] * n_frames:
-                raise ValueError(f"{writer.rows} of {size[1] * n_frames} rows were written.")
-            with _writing(name):
-                sink.finish()
-        finally:
-            sink.close()
-
-
-def _depth(kind: Format, dtype: np.dtype[Any], n_frames: int) -> np.dtype[Any]:
-    if not kind.deep or n_frames > 1:
-        return np.dtype(np.uint8)
-    return np.dtype(np.uint16) if dtype == np.float32 and kind.name != "TIFF" else dtype
-
-
-def _as_dtype(rows: Array, dtype: np.dtype[Any]) -> Array:
-    """Between uint8, uint16 and float32 in [0, 1]; rounded."""
-    if rows.dtype == np.uint16 and dtype == np.uint8:
-        rows = ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    elif rows.dtype == np.float32 and dtype != np.float32:
-        rows = np.rint(np.clip(rows, 0, 1) * np.iinfo(dtype).max).astype(dtype)
-    if rows.dtype == dtype:
-        return rows
-    raise ValueError(f"rows are {rows.dtype}, which does not fit {dtype}.")
-
-
-def _on_white(rows: Array) -> Array:
-    """Composite (h, W, 2 | 4) rows over white."""
-    top = 1.0 if rows.dtype == np.float32 else float(np.iinfo(rows.dtype).max)
-    alpha = rows[..., -1:].astype(np.float32) / np.float32(top)
-    color = rows[..., :-1] * alpha + np.float32(top) * (1 - alpha)
-    if rows.dtype != np.float32:
-        color = np.rint(color)
-    result: Array = color.astype(rows.dtype)
-    return result
-
-
 class PillowSink:
     """Collects frames as Pillow images and has Pillow write them at the end."""
 
@@ -416,52 +248,3 @@ def save_options(
         if kind.name == "GIF":
             options["disposal"] = 2
     return options
-
-
-@contextmanager
-def _target(file: str | Path | BinaryIO) -> Iterator[BinaryIO]:
-    """A stream into a temporary file that replaces ``file`` if all goes well."""
-    if not isinstance(file, (str, os.PathLike)):
-        yield file
-        return
-    target = Path(os.path.realpath(file))
-    if target.exists() and not target.is_file():  # a pipe or a device
-        with _writing(str(file)), target.open("wb") as device:
-            yield device
-        return
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-    # Created as any new file is, so that the umask decides who may read it.
-    with _writing(str(file)):
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY, 0o666)
-    try:
-        stream = os.fdopen(descriptor, "w+b")
-        try:
-            yield stream
-            with _writing(str(file)):
-                stream.flush()
-                os.fsync(stream.fileno())
-        finally:
-            with _writing(str(file)):  # closing flushes, and may fail once more
-                stream.close()
-        with _writing(str(file)):
-            if target.exists():
-                shutil.copymode(target, temporary)
-            os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-_BINARY = getattr(os, "O_BINARY", 0)
-
-
-@contextmanager
-def _writing(name: str) -> Iterator[None]:
-    """Name the file when the system refuses to write it."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise PictureError(f"{name} cannot be written: {reason}.") from error

@@ -1,165 +1,25 @@
-"""Pictures to arrays and back: files, Pillow images, modes, depths, profiles.
-
-Reading gives the pixels as rows on demand, so that a large picture is held
-once, in the form its decoder left it in.
-"""
+"""Pillow's modes, orientation and profiles to arrays and back."""
 
 from __future__ import annotations
 
 import io
-import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (
-    Image,
-    ImageCms,
-    ImageFile,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-)
+from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from .alpha import fill_transparent, upscale_alpha
-from .deep import deep_channels, is_cut, read_deep
-from .errors import PictureError
-from .headers import check_header, text_follows_pixels
-from .jpeg import estimated_quality
-from .metadata import Metadata, orientation, read_metadata
-from .rows import RowSource
-from .spool import SpooledRows
-from .writer import Writer, check_output, create
-
-__all__ = [
-    "Metadata",
-    "Picture",
-    "PictureFile",
-    "RowSource",
-    "Writer",
-    "check_output",
-    "create",
-    "from_pil",
-    "open_file",
-    "to_pil",
-    "upscale_alpha",
-]
+from srgan_infer.errors import PictureError
+from srgan_infer.images.alpha import fill_transparent
+from srgan_infer.images.metadata import Metadata, orientation, read_metadata
+from srgan_infer.images.rows import Channels, Picture, RowSource
 
 Array = npt.NDArray[Any]
-ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
-# No format packs more than this into a byte (1-bit PNG behind deflate's limit
-# of 1032:1); formats that can (WebP, JPEG 2000) fit their largest picture here.
-PIXELS_PER_BYTE = 8 * 1032
-PIXELS_ALWAYS = 16384 * 16384
-# Larger stills wait in a temporary file for their turn.
-SPOOL_PIXELS = 2_000_000
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One decoded still picture.
-
-    Parameters
-    ----------
-    color
-        (H, W, 1 | 3); uint8, uint16, or float32 in [0, 1].
-    alpha
-        (H, W) of the same dtype, or None. Where it is 0 the colour is that of
-        the nearest visible pixels.
-    """
-
-    color: RowSource
-    alpha: Array | None
-
-
-@dataclass(frozen=True)
-class PictureFile:
-    """A picture file whose header has been read; see :func:`open_file`.
-
-    Parameters
-    ----------
-    format
-        Pillow's name of the format, such as ``"JPEG"``.
-    mode
-        Pillow's mode of the file's pixels, before any conversion.
-    size
-        (W, H), upright.
-    channels
-        Of the result: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
-    dtype
-        Of the result: uint8, uint16 or float32.
-    metadata
-        What is carried over to the result.
-    n_frames
-        More than 1 for an animation.
-    warnings
-        Sentences for the user on what cannot be kept.
-    jpeg_quality
-        Estimated from the quantisation tables, 1 to 100; None of other formats.
-    """
-
-    format: str
-    mode: str
-    size: tuple[int, int]
-    channels: int
-    dtype: np.dtype[Any]
-    metadata: Metadata
-    n_frames: int
-    warnings: tuple[str, ...]
-    jpeg_quality: int | None
-    _file: Path | BinaryIO
-    _first: int = 0
-
-    def frames(self) -> Iterator[Picture]:
-        """Decode frame after frame; a still picture has one.
-
-        Raises
-        ------
-        PictureError
-            If the pixels are damaged or cut short.
-        """
-        if self.n_frames == 1:
-            yield self._still()
-            return
-        with _opened(self._file) as image:
-            for index in range(self._first, self._first + self.n_frames):
-                with _one_sentence(self._file):
-                    image.seek(index)
-                    picture = self._decode(image)
-                yield picture
-
-    def _still(self) -> Picture:
-        with _opened(self._file) as image, _one_sentence(self._file):
-            picture = self._decode(image)
-            large = self.size[0] * self.size[1] >= SPOOL_PIXELS
-            if large and isinstance(picture.color, PilRows):
-                # Without room for temporary files, the memory has to do.
-                with suppress(OSError):
-                    return Picture(SpooledRows(picture.color), None)
-            return picture
-
-    def _decode(self, image: ImageFile.ImageFile) -> Picture:
-        if deep_channels(image) is not None:
-            turn = orientation(image)
-            with _opened(self._file) as again, _any_size(image):
-                pixels = read_deep(image, again)
-            if isinstance(image, TiffImagePlugin.TiffImageFile):
-                turn = 1  # Pillow has turned it
-            return _picture(_upright(pixels, turn))
-        key = _transparent_key(image)
-        turn = _load(image)
-        channels, dtype, decode = _conversion(image, key)
-        rows = PilRows(image, turn, channels, dtype, decode)
-        if channels == self.channels:
-            return _picture(rows)
-        # A frame of an animation may be of another mode than the first.
-        same = image.convert({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[self.channels])
-        return _picture(PilRows(same, turn, *_conversion(same, None)))
 
 
 @dataclass(frozen=True)
@@ -205,121 +65,7 @@ class PilRows:
             7: (width - bottom, 0, width - top, height),
             8: (width - bottom, 0, width - top, height),
         }[self.turn]
-        return _upright(self.decode(self.image.crop(box)), self.turn)
-
-
-@dataclass(frozen=True)
-class Channels:
-    """Some channels of a row source."""
-
-    rows: RowSource
-    first: int
-    last: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, last - first)."""
-        return (self.rows.shape[0], self.rows.shape[1], self.last - self.first)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As the whole."""
-        return self.rows.dtype
-
-    def __getitem__(self, rows: slice) -> Array:
-        return np.ascontiguousarray(self.rows[rows][..., self.first : self.last])
-
-
-def open_file(file: str | Path | BinaryIO) -> PictureFile:
-    """Read a picture's header; the pixels follow with :meth:`PictureFile.frames`.
-
-    There is no limit on the number of pixels beyond what the file can hold:
-    look at ``size`` first where files come from strangers.
-
-    Parameters
-    ----------
-    file
-        A path, or a binary file object (read from its start; one that cannot
-        seek is read into memory).
-
-    Raises
-    ------
-    PictureError
-        If there is no such file, or it is not a picture, or a damaged one.
-    """
-    if isinstance(file, (str, os.PathLike)):
-        source: Path | BinaryIO = Path(file)
-    elif file.seekable():
-        source = file
-    else:
-        source = io.BytesIO(file.read())
-    with _opened(source) as image, _one_sentence(source):
-        return _describe(image, source)
-
-
-def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> PictureFile:
-    name = image.format or "unknown"
-    with _stream(source) as stream:
-        check_header(name, stream)
-        late_text = name == "PNG" and text_follows_pixels(stream)
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise PictureError(f"{_name(source)} has no pixels: its header says {width}×{height}.")
-    if width * height > PIXELS_ALWAYS + PIXELS_PER_BYTE * _length(source):
-        raise PictureError(
-            f"{_name(source)} is damaged: its header claims {width}×{height} pixels, "
-            "more than the file can hold."
-        )
-    warnings: list[str] = []
-    frames = getattr(image, "n_frames", 1)
-    first = 1 if frames > 1 and image.info.get("default_image") else 0
-    animated = name in ANIMATED and frames - first > 1
-    if frames > 1 and name == "TIFF":
-        warnings.append(
-            f"Only the first of the {frames} pages is read; split the file for the rest."
-        )
-    deep = deep_channels(image)
-    if deep is not None:
-        channels, dtype = deep, np.dtype(np.uint16)
-    else:
-        channels, dtype, _ = _conversion(image, _transparent_key(image))
-        if is_cut(image):
-            warnings.append("More than 8 bits a channel are cut to 8: Pillow cannot read them.")
-    if image.mode == "CMYK" and image.info.get("icc_profile") and not _cmyk_transform(image):
-        warnings.append("The CMYK profile cannot be used: the colours are converted without it.")
-    if animated and name == "GIF":
-        channels = 4  # later frames may be transparent where the first is not
-    if late_text:
-        _load(image)
-    metadata, damaged = read_metadata(image, 1 if channels < 3 else 3, reset_orientation=True)
-    if image.mode == "CMYK" or image.mode == "LAB":
-        metadata = replace(metadata, icc=b"")
-    if animated:
-        metadata = replace(metadata, durations=_durations(image, first))
-    turned = orientation(image) > 4 and not isinstance(image, TiffImagePlugin.TiffImageFile)
-    return PictureFile(
-        format=name,
-        mode=image.mode,
-        size=(height, width) if turned else (width, height),
-        channels=channels,
-        dtype=dtype,
-        metadata=metadata,
-        n_frames=frames - first if animated else 1,
-        warnings=(*warnings, *damaged),
-        jpeg_quality=estimated_quality(image),
-        _file=source,
-        _first=first if animated else 0,
-    )
-
-
-def _durations(image: ImageFile.ImageFile, first: int) -> tuple[float, ...]:
-    durations = []
-    for index in range(first, getattr(image, "n_frames", 1)):
-        image.seek(index)
-        if image.format in ("WEBP", "AVIF"):  # which tell when they decode
-            image.load()
-        durations.append(float(image.info.get("duration", 0)))
-    return tuple(durations)
+        return upright(self.decode(self.image.crop(box)), self.turn)
 
 
 def from_pil(image: Image.Image) -> tuple[Picture, Metadata]:
@@ -336,14 +82,14 @@ def from_pil(image: Image.Image) -> tuple[Picture, Metadata]:
     PictureError
         If its pixels cannot be decoded or its values are out of range.
     """
-    with _one_sentence("The picture"):
-        key = _transparent_key(image)
-        _load(image)
-        channels, dtype, decode = _conversion(image, key, bytes_as_float=True)
+    with one_sentence("The picture"):
+        key = transparent_key(image)
+        load(image)
+        channels, dtype, decode = conversion(image, key, bytes_as_float=True)
         metadata, _ = read_metadata(image, 1 if channels < 3 else 3, reset_orientation=False)
         if image.mode in ("CMYK", "LAB"):
             metadata = replace(metadata, icc=b"")
-        return _picture(PilRows(image, 1, channels, dtype, decode)), metadata
+        return split_alpha(PilRows(image, 1, channels, dtype, decode)), metadata
 
 
 def to_pil(pixels: Array, like_mode: str, metadata: Metadata) -> Image.Image:
@@ -388,7 +134,7 @@ _SRGB = ImageCms.createProfile("sRGB")
 _LAB = ImageCms.createProfile("LAB")
 
 
-def _conversion(
+def conversion(
     image: Image.Image, key: Any, bytes_as_float: bool = False
 ) -> tuple[int, np.dtype[Any], Callable[[Image.Image], Array]]:
     """Channels and dtype of an image's pixels, and how a crop of it becomes an array."""
@@ -454,7 +200,7 @@ def _from_float255(crop: Image.Image) -> Array:
     return pixels / np.float32(255)
 
 
-def _transparent_key(image: Image.Image) -> Any:
+def transparent_key(image: Image.Image) -> Any:
     """The transparent value or colour, on the scale of the pixels; call before loading.
 
     Pillow widens the pixels of a PNG file to 8 bits, or cuts them, but not this.
@@ -476,13 +222,13 @@ def _with_key(pixels: Array, key: Any) -> Array:
 
 def _through_profile(image: Image.Image) -> Callable[[Image.Image], Array]:
     """CMYK and LAB to sRGB; CMYK without a profile by Pillow's formula."""
-    transform = _cmyk_transform(image) if image.mode == "CMYK" else _transform(_LAB, "LAB")
+    transform = cmyk_transform(image) if image.mode == "CMYK" else _transform(_LAB, "LAB")
     if transform is None:
         return lambda crop: np.asarray(crop.convert("RGB"))
     return lambda crop: np.asarray(ImageCms.applyTransform(crop, transform))
 
 
-def _cmyk_transform(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
+def cmyk_transform(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
     """By the image's own profile; None if there is none that can be used."""
     icc = image.info.get("icc_profile") or b""
     if icc[16:20] != b"CMYK":
@@ -505,7 +251,7 @@ def _transform(profile: Any, mode: str) -> ImageCms.ImageCmsTransform:
     )
 
 
-def _picture(rows: RowSource) -> Picture:
+def split_alpha(rows: RowSource) -> Picture:
     """Split alpha off, and give the hidden pixels the colour of visible ones."""
     height, _, channels = rows.shape
     if channels in (1, 3):
@@ -519,7 +265,7 @@ def _picture(rows: RowSource) -> Picture:
     return Picture(fill_transparent(color[0:height], alpha), alpha)
 
 
-def _upright(pixels: Array, turn: int) -> Array:
+def upright(pixels: Array, turn: int) -> Array:
     """Undo an EXIF orientation of an (H, W, C) array; the result may be written to."""
     if turn > 4:
         pixels = pixels.swapaxes(0, 1)
@@ -530,9 +276,9 @@ def _upright(pixels: Array, turn: int) -> Array:
     return np.require(pixels, requirements=["C", "W"])
 
 
-def _load(image: Image.Image) -> int:
+def load(image: Image.Image) -> int:
     """Decode, and return the orientation that is left to undo."""
-    with _any_size(image):
+    with any_size(image):
         image.load()
     return orientation(image)
 
@@ -543,7 +289,7 @@ _size_limit: int | None = None
 
 
 @contextmanager
-def _any_size(image: Image.Image | None) -> Iterator[None]:
+def any_size(image: Image.Image | None) -> Iterator[None]:
     """Lift Pillow's limit on pixels, which is global, for as short as can be."""
     global _size_users, _size_limit
     if image is not None and image.width * image.height <= (Image.MAX_IMAGE_PIXELS or 0):
@@ -562,42 +308,17 @@ def _any_size(image: Image.Image | None) -> Iterator[None]:
                 Image.MAX_IMAGE_PIXELS = _size_limit
 
 
-@contextmanager
-def _stream(source: Path | BinaryIO) -> Iterator[BinaryIO]:
-    if isinstance(source, Path):
-        with source.open("rb") as stream:
-            yield stream
-    else:
-        source.seek(0)
-        yield source
-
-
-@contextmanager
-def _opened(source: Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
-    with ExitStack() as stack:
-        with _one_sentence(source):
-            if isinstance(source, Path) and source.is_dir():
-                raise PictureError(f"{source} is a folder, not a picture.")
-            stream = stack.enter_context(_stream(source))
-            with _any_size(None):
-                image = Image.open(stream)
-        yield image
-
-
-def _name(source: Any) -> str:
+def file_name(source: Any) -> str:
+    """How messages call a source."""
     if isinstance(source, Path):
         return str(source)
     return source if isinstance(source, str) else getattr(source, "name", None) or "The picture"
 
 
-def _length(source: Path | BinaryIO) -> int:
-    return source.stat().st_size if isinstance(source, Path) else source.seek(0, os.SEEK_END)
-
-
 @contextmanager
-def _one_sentence(source: Any) -> Iterator[None]:
+def one_sentence(source: Any) -> Iterator[None]:
     """Turn whatever a decoder raises for a bad file into a ``PictureError``."""
-    name = _name(source)
+    name = file_name(source)
     try:
         yield
     except PictureError as error:

@@ -16,13 +16,13 @@ import torch
 from PIL import Image, features
 
 from srgan_infer import weights
-from srgan_infer.engine import free_memory
+from srgan_infer.engine.devices import free_memory
 from srgan_infer.errors import UpscaleError
+from srgan_infer.images.formats import FORMATS
 from srgan_infer.resolver import SuperResolver
 from srgan_infer.version import __version__
-from srgan_infer.writer import FORMATS
 
-GOLDEN_FOLDER = Path(__file__).parent / "golden"
+GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN_INPUT = GOLDEN_FOLDER / "input.png"
 # The golden picture's text that names the weights that made it.
 WEIGHTS_KEY = "weights-sha256"

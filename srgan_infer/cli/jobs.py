@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srgan_infer.errors import PictureError
-from srgan_infer.writer import FORMATS, Format, choose_format
+from srgan_infer.images.formats import FORMATS, Format, choose_format
 
 STREAM = "-"
 SUFFIX = "_upscaled"

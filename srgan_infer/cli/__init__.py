@@ -1,0 +1,1 @@
+"""The command ``srgan-upscale``. Nothing else imports it."""

@@ -1,0 +1,193 @@
+"""Devices: which there are, what number type is fast there, how much memory is free."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+# Just under the largest block from whose freeing glibc learns.
+LARGE_BLOCK = 31 << 20
+
+
+def keep_room(size: int) -> Tensor | None:
+    """Have the C library keep about ``size`` bytes for as long as the result lives; Linux only.
+
+    glibc gives large blocks, and free memory at the top of its heap, back to the
+    system, which clears every page when it is next asked for: on wide pictures
+    that took a tenth of the time. Where a block of 31 MiB has been freed, smaller
+    ones come from the heap (mallopt(3)); and what lies below a block that is in
+    use is not the top. The memory is only set aside: what is not used is never there.
+    """
+    if sys.platform != "linux":
+        return None
+    torch.empty(LARGE_BLOCK, dtype=torch.uint8)
+    block = LARGE_BLOCK // 2
+    below = [torch.empty(block, dtype=torch.uint8) for _ in range(-(-size // block))]
+    lid = torch.empty(block // 2, dtype=torch.uint8)
+    del below
+    return lid
+
+
+def mebibytes(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 2**20:.0f} MiB"
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device itself; ``"auto"`` is the fastest there is."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f'device must be "auto", "cpu", "cuda" or "mps", not {device!r}.'
+        ) from error
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (chosen.index or 0) >= count:
+            raise ValueError(f'there is no CUDA device {chosen}; use device="cpu" or "auto".')
+        return torch.device(
+            "cuda", torch.cuda.current_device() if chosen.index is None else chosen.index
+        )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError('there is no MPS device; use device="cpu" or "auto".')
+    if chosen.type not in ("cpu", "mps"):
+        raise ValueError(f'device must be "auto", "cpu", "cuda" or "mps", not {device!r}.')
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The number type itself; ``"auto"`` is half only where that is fast and within a level.
+
+    In bfloat16 only the inner convolutions have 8 bits (:func:`srgan_infer.bands.prepare`).
+    """
+    if dtype == "auto":
+        if device.type == "cpu":
+            return torch.bfloat16 if multiplies_bfloat16() else torch.float32
+        if device.type != "cuda" or torch.cuda.get_device_capability(device) < (7, 0):
+            return torch.float32
+        # The GTX 16 series has no tensor cores, and is known to overflow.
+        slow = "GTX 16" in torch.cuda.get_device_name(device)
+        return torch.float32 if slow else torch.float16
+    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen is None or chosen not in DTYPES.values():
+        raise ValueError(f'dtype must be "auto", {", ".join(map(repr, DTYPES))}, not {dtype!r}.')
+    return chosen
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it that PyTorch uses: AMX, or AVX-512 BF16."""
+    # With this variable users switch instructions off.
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper() not in ("ALL", "DEFAULT"):
+        return False
+    # Older releases of PyTorch cannot tell.
+    ask: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities = ask()
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def parse_memory(text: int | str) -> int:
+    """Bytes from a number or a text such as ``"2GB"``, ``"512 MiB"`` or ``"1.5g"``.
+
+    Both kB/MB/GB and KiB/MiB/GiB are powers of 1024.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or not positive.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
+    count = 0
+    if match and not isinstance(text, bool):
+        count = int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
+    if count < 1:
+        raise ValueError(f'memory must be a number of bytes or a text such as "2GB", not {text!r}.')
+    return count
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes on the device, or in RAM within the limits of the container."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What the allocator holds and does not use can be had as well.
+        spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free) + int(spare)
+    return min(free_ram(), *cgroup_free(Path("/sys/fs/cgroup")))
+
+
+def free_ram() -> int:
+    """Free bytes of the machine's RAM."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        match = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
+        if match:
+            return int(match[1]) * 1024
+    if sys.platform == "win32":
+        import ctypes
+
+        class Status(ctypes.Structure):
+            """MEMORYSTATUSEX."""
+
+            _fields_ = [
+                ("length", ctypes.c_ulong),
+                ("load", ctypes.c_ulong),
+                ("total", ctypes.c_ulonglong),
+                ("free", ctypes.c_ulonglong),
+                ("pages", ctypes.c_ulonglong * 2),
+                ("addresses", ctypes.c_ulonglong * 3),
+            ]
+
+        status = Status(length=ctypes.sizeof(Status))
+        if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+            return int(status.free)
+    try:
+        # Without a count of free pages, half of what there is.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return 2**31
+
+
+def cgroup_free(root: Path) -> list[int]:
+    """Bytes that a container's limits (cgroup version 2 or 1) leave; one entry a limit."""
+    found = [2**62]
+    for limit, used in (
+        (root / "memory.max", root / "memory.current"),
+        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            top, now = limit.read_text().strip(), int(used.read_text())
+            stat = (used.parent / "memory.stat").read_text()
+        except (OSError, ValueError):
+            continue
+        if top.isdigit():
+            # Cached files are counted as used, and given up when memory is asked for.
+            cached = re.search(r"^(?:total_)?inactive_file (\d+)$", stat, re.MULTILINE)
+            found.append(max(0, int(top) - now + (int(cached[1]) if cached else 0)))
+    return found
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory ran out; anything else must not be tried again."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "MPS backend out of memory" in str(
+        error
+    )
+
+
+def free_cache(device: torch.device) -> None:
+    """Give back what the allocator holds and does not use."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

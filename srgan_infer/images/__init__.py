@@ -1,0 +1,1 @@
+"""Files to rows of pixels and back. Knows no torch."""

@@ -1,0 +1,1 @@
+"""The generator: described, built, streamed. Knows no images."""
