@@ -39,13 +39,13 @@ from srgan_infer import weights
 ROOT = Path(__file__).parent.parent
 PARTS = ("192", "512", "1mp", "pixels", "avx2", "files", "memory", "gpu")
 PLAIN = "PyTorch as trained"
-LOOP, WHOLE = "tile loop, pad 10", "srgan-infer, whole picture"
+LOOP, WHOLE = "tile loop, pad 10", "srgan-infer, whole image"
 
 Part = dict[str, Any]
 
 
-def picture(height: int, width: int) -> Pixels:
-    """The sample picture, mirrored as often as it takes and cut to size."""
+def image(height: int, width: int) -> Pixels:
+    """The sample image, mirrored as often as it takes and cut to size."""
     sample = np.asarray(Image.open(ROOT / "docs/images/sample.png").convert("RGB"))
     down, across = (
         -(-side // have) for side, have in zip((height, width), sample.shape, strict=False)
@@ -99,7 +99,7 @@ def compare(model: str, factories: dict[str, Factory], pixels: Pixels, rounds: i
 
 
 def square(model: str, side: int, rounds: int, folder: Path) -> Part:
-    """All contenders on one square picture."""
+    """All contenders on one square image."""
     threads, size = torch.get_num_threads(), (side, side)
     generator = weights.build(weights.load(model))
     contenders.exported(generator, folder)
@@ -114,30 +114,30 @@ def square(model: str, side: int, rounds: int, folder: Path) -> Part:
         OURS: contenders.ours,
         OURS_FLOAT32: partial(contenders.ours, dtype="float32"),
     }
-    return compare(model, factories, picture(side, side), rounds)
+    return compare(model, factories, image(side, side), rounds)
 
 
 def megapixel(model: str, rounds: int) -> Part:
-    """Bands against the whole picture and against the tile loop."""
+    """Bands against the whole image and against the tile loop."""
     factories: dict[str, Factory] = {
         WHOLE: partial(contenders.ours, tile=None),
         OURS: contenders.ours,
         LOOP: contenders.tile_loop,
     }
-    part = compare(model, factories, picture(1024, 1024), rounds)
+    part = compare(model, factories, image(1024, 1024), rounds)
     part["left_out"] = (
         "At 1 Mpixel and above, plain PyTorch, ONNX Runtime, OpenVINO and ncnn are left out: their"
-        " time goes with the pixels, and on the whole picture they need many gigabytes."
+        " time goes with the pixels, and on the whole image they need many gigabytes."
     )
     return part
 
 
 def pixels_part(model: str, rounds: int) -> Part:
-    """The time for a pixel as pictures grow."""
+    """The time for a pixel as images grow."""
     worker = Worker(model, contenders.streamed)
     sides = (512, 1024, 2048)
-    worker(picture(256, 256))
-    timed = {f"{side}x{side}": timer(worker, picture(side, side)) for side in sides}
+    worker(image(256, 256))
+    timed = {f"{side}x{side}": timer(worker, image(side, side)) for side in sides}
     return {"sides": sides, "seconds": alternate(timed, rounds)}
 
 
@@ -147,7 +147,7 @@ def with_avx2(model: str, rounds: int) -> Part:
     # The instructions are chosen when a process loads the library.
     os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     try:
-        return compare(model, factories, picture(192, 192), rounds)
+        return compare(model, factories, image(192, 192), rounds)
     finally:
         del os.environ["ONEDNN_MAX_CPU_ISA"]
 
@@ -165,7 +165,7 @@ Image.fromarray(out.permute(1, 2, 0).numpy()).save(sys.argv[3])
 
 
 def upscale(model: str, source: Path, target: Path) -> list[str]:
-    """The command line that enlarges one file."""
+    """The command line that upscales one file."""
     program = "import sys; from srgan_infer.cli import main; sys.exit(main())"
     options = ["--model", model, "--device", "cpu", "--overwrite", "--quiet"]
     return [sys.executable, "-c", program, *options, str(source), "-o", str(target)]
@@ -194,7 +194,7 @@ def files(model: str, rounds: int, folder: Path) -> Part:
     timed = {}
     for side in (64, 512):
         source = folder / f"{side}.jpg"
-        Image.fromarray(picture(side, side)).save(source, quality=92)
+        Image.fromarray(image(side, side)).save(source, quality=92)
         script = [str(folder / name) for name in ("script.py", "network.pth")]
         commands = {
             "a script around plain PyTorch": [
@@ -216,7 +216,7 @@ def memory(model: str, folder: Path) -> Part:
     peaks = {}
     for width, height in ((2000, 500), (2000, 8000)):
         source = folder / f"{width}x{height}.jpg"
-        Image.fromarray(picture(height, width)).save(source, quality=92)
+        Image.fromarray(image(height, width)).save(source, quality=92)
         seconds, peak = measured(upscale(model, source, folder / "big.png"))
         peaks[f"{width}x{height}"] = {"mebibytes": peak, "seconds": seconds}
         note(f"  {width}x{height}: {peak:.0f} MiB, {seconds:.0f} s")
@@ -241,7 +241,7 @@ def gpu(model: str, rounds: int) -> Part:
             OURS: partial(contenders.ours, device="cuda"),
             "srgan-infer, float32": partial(contenders.ours, device="cuda", dtype="float32"),
         }
-        result[str(side)] = compare(model, factories, picture(side, side), rounds)
+        result[str(side)] = compare(model, factories, image(side, side), rounds)
     return result
 
 

@@ -11,7 +11,7 @@ ROW, WIDE, GAP, TOP, LEFT = 13, 92, 34, 86, 20
 ROWS, BAND, FED = 24, 6, 18
 # Name, rows on each side that the layer reads.
 LAYERS = (
-    ("picture", 0),
+    ("image", 0),
     ("stem 9×9", 4),
     ("block: 3×3", 1),
     ("block: 3×3, + skip", 1),

@@ -97,7 +97,7 @@ def compiled(generator: Generator, device: str, dtype: torch.dtype) -> Contender
 def tile_loop(
     generator: Generator, tile: int = 256, pad: int = 10, device: str = "cpu"
 ) -> Contender:
-    """Tiles with a fixed pad around them, as Real-ESRGAN cuts pictures."""
+    """Tiles with a fixed pad around them, as Real-ESRGAN cuts images."""
     network = as_trained(generator).to(device)
 
     @torch.inference_mode()
@@ -125,7 +125,7 @@ def tile_loop(
 def ours(
     generator: Generator, device: str = "cpu", dtype: str = "auto", tile: Tile = "auto"
 ) -> Contender:
-    """The library's engine; ``tile=None`` is the picture in one piece."""
+    """The library's engine; ``tile=None`` is the image in one piece."""
     engine = Engine(generator, device, dtype)
 
     def run(pixels: Pixels) -> Pixels:
@@ -234,7 +234,7 @@ def flop(config: GeneratorConfig) -> float:
 
 
 def floor(generator: Generator) -> Callable[[Pixels], float]:
-    """Measures the seconds that direct convolution needs for a picture.
+    """Measures the seconds that direct convolution needs for an image.
 
     The network's operations at the rate that one of its convolutions, 3×3 from
     64 to 64 channels and channels last, reaches alone.

@@ -1,9 +1,9 @@
 """How fast and how small the PNG writer is beside Pillow, in alternating runs.
 
-    python benchmarks/png.py --size 16000 12000 --threads 2 --pictures folder/*.jpg
+    python benchmarks/png.py --size 16000 12000 --threads 2 --images folder/*.jpg
 
-The content is what a ×4 network makes: the pictures (or, without any, a
-synthetic texture) laid side by side at a quarter of the size and enlarged,
+The content is what a ×4 network makes: the images (or, without any, a
+synthetic texture) laid side by side at a quarter of the size and upscaled,
 by bicubic interpolation or by a model (``--model srgan``). Every result is
 read back and compared bit for bit. Prints a table; ``--json`` writes it.
 """
@@ -45,22 +45,22 @@ def texture(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.dstack(planes).astype(np.uint8))
 
 
-def mosaic(pictures: list[Path], width: int, height: int) -> Image.Image:
-    """The pictures side by side, again and again, on width×height."""
+def mosaic(images: list[Path], width: int, height: int) -> Image.Image:
+    """The images side by side, again and again, on width×height."""
     result = Image.new("RGB", (width, height))
     x = y = tallest = index = 0
     while y < height:
-        with Image.open(pictures[index % len(pictures)]) as picture:
-            result.paste(picture.convert("RGB"), (x, y))
-            x, tallest = x + picture.width, max(tallest, picture.height)
+        with Image.open(images[index % len(images)]) as image:
+            result.paste(image.convert("RGB"), (x, y))
+            x, tallest = x + image.width, max(tallest, image.height)
         if x >= width:
             x, y, tallest = 0, y + tallest, 0
         index += 1
     return result
 
 
-def enlarge(small: Image.Image, model: str | None) -> Array:
-    """The (H, W, 3) picture that is encoded."""
+def upscale(small: Image.Image, model: str | None) -> Array:
+    """The (H, W, 3) image that is encoded."""
     if model is None:
         size = (SCALE * small.width, SCALE * small.height)
         return np.asarray(small.resize(size, Image.Resampling.BICUBIC))
@@ -89,7 +89,7 @@ def with_writer(pixels: Array, threads: int) -> bytes:
 
 
 def same_pixels(data: bytes, pixels: Array) -> bool:
-    """Whether Pillow reads the picture back exactly."""
+    """Whether Pillow reads the image back exactly."""
     image = Image.open(io.BytesIO(data))
     image.load()
     bands = range(0, image.height, BAND)
@@ -113,7 +113,7 @@ def measure(pixels: Array, threads: int, runs: int) -> dict[str, Any]:
             seconds[name].append(time.perf_counter() - start)
             sizes[name] = len(data)
     if not same_pixels(data, pixels):
-        raise SystemExit("The picture was not read back exactly.")
+        raise SystemExit("The image was not read back exactly.")
     ratios = [a / b for a, b in zip(seconds["pillow"], seconds["writer"], strict=True)]
     return {
         "megapixels": pixels.shape[0] * pixels.shape[1] / 1e6,
@@ -133,14 +133,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(16000, 12000), metavar=("W", "H"))
     parser.add_argument("--threads", type=int, default=processors())
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--pictures", type=Path, nargs="*", default=[])
-    parser.add_argument("--model", help="enlarge with this model instead of bicubic interpolation")
+    parser.add_argument("--images", type=Path, nargs="*", default=[])
+    parser.add_argument("--model", help="upscale with this model instead of bicubic interpolation")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     Image.MAX_IMAGE_PIXELS = None
     width, height = (edge // SCALE for edge in options.size)
-    small = mosaic(options.pictures, width, height) if options.pictures else texture(width, height)
-    result = measure(enlarge(small, options.model), options.threads, options.runs)
+    small = mosaic(options.images, width, height) if options.images else texture(width, height)
+    result = measure(upscale(small, options.model), options.threads, options.runs)
     low, high = result["speed_ratio_range"]
     print(  # noqa: T201
         f"{result['megapixels']:.0f} Mpixel, {options.threads} threads, {options.runs} runs: "

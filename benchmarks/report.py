@@ -34,14 +34,14 @@ def write(results: dict[str, Any], docs: Path) -> None:
             if "left_out" in parts[name]:
                 lines += ["", parts[name]["left_out"]]
     if "pixels" in parts:
-        lines += ["", "## Time for a pixel as pictures grow", "", *growth(parts["pixels"])]
+        lines += ["", "## Time for a pixel as images grow", "", *growth(parts["pixels"])]
     if "files" in parts:
         lines += ["", "## From a JPEG file to a PNG file, start of the process included", ""]
         lines += ["| what | seconds |", "|---|---|"]
         lines += [f"| {n} | {spread(s)} |" for n, s in parts["files"]["seconds"].items()]
     if "memory" in parts:
         lines += ["", "## Peak resident memory, from a JPEG file to a PNG file", ""]
-        lines += ["| picture | MiB | seconds |", "|---|---|---|"]
+        lines += ["| image | MiB | seconds |", "|---|---|---|"]
         for name, peak in parts["memory"]["peaks"].items():
             lines.append(f"| {name} | {peak['mebibytes']:.0f} | {peak['seconds']:.1f} |")
     lines += ["", "## GPU", ""]
@@ -92,7 +92,7 @@ def row(cells: list[str]) -> str:
 def growth(part: dict[str, Any]) -> list[str]:
     """Microseconds for an input pixel."""
     first = next(iter(part["seconds"].values()))
-    lines = ["| picture | seconds | µs a pixel | to the smallest |", "|---|---|---|---|"]
+    lines = ["| image | seconds | µs a pixel | to the smallest |", "|---|---|---|---|"]
     areas = [side * side for side in part["sides"]]
     for (name, seconds), area in zip(part["seconds"].items(), areas, strict=True):
         cost = statistics.median(seconds) / area * 1e6

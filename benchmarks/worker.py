@@ -34,7 +34,7 @@ class Worker:
 
 
 def serve(pipe: Any, model: str, factory: Factory) -> None:
-    """Answer pictures with seconds and results."""
+    """Answer images with seconds and results."""
     run = factory(weights.build(weights.load(model)))
     while True:
         try:

@@ -1,23 +1,23 @@
-"""Pictures four times larger: tiled SRGAN super-resolution with pretrained weights.
+"""Images four times larger: tiled SRGAN super-resolution with pretrained weights.
 
 >>> from srgan_infer import SuperResolver
 >>> sr = SuperResolver.from_pretrained()
->>> big = sr(picture)
+>>> big = sr(image)
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from srgan_infer.errors import OutOfMemoryError, PictureError, UpscaleError, WeightsError
+from srgan_infer.errors import ImageError, OutOfMemoryError, UpscaleError, WeightsError
 from srgan_infer.version import __version__
 
 if TYPE_CHECKING:
     from srgan_infer.resolver import SuperResolver
 
 __all__ = [
+    "ImageError",
     "OutOfMemoryError",
-    "PictureError",
     "SuperResolver",
     "UpscaleError",
     "WeightsError",

@@ -7,8 +7,8 @@ class UpscaleError(Exception):
     """Base of everything that srgan_infer raises on purpose."""
 
 
-class PictureError(UpscaleError, ValueError):
-    """A picture cannot be read, understood or written."""
+class ImageError(UpscaleError, ValueError):
+    """An image cannot be read, understood or written."""
 
 
 class WeightsError(UpscaleError):
@@ -19,5 +19,5 @@ class OutOfMemoryError(UpscaleError, MemoryError):
     """No tile is small enough for the memory there is."""
 
 
-class PictureWarning(UserWarning):
-    """Something of a picture cannot be kept; the result is usable."""
+class ImageWarning(UserWarning):
+    """Something of an image cannot be kept; the result is usable."""

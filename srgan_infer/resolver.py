@@ -1,4 +1,4 @@
-"""The public class: a model on a device, ready to enlarge pictures."""
+"""The public class: a model on a device, ready to upscale images."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from torch import Tensor
 from srgan_infer import arrays, weights
 from srgan_infer.engine.engine import Engine
 from srgan_infer.engine.plan import Plan
-from srgan_infer.errors import PictureError, PictureWarning
+from srgan_infer.errors import ImageError, ImageWarning
 from srgan_infer.images.alpha import upscale_alpha
 from srgan_infer.images.formats import FORMATS
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.pillow import from_pil, to_pil
-from srgan_infer.images.read import PictureFile, open_file
-from srgan_infer.images.rows import Picture
+from srgan_infer.images.read import SourceImage, open_file
+from srgan_infer.images.rows import DecodedImage
 from srgan_infer.images.write import create
 from srgan_infer.network.generator import GeneratorConfig
 
@@ -60,7 +60,7 @@ class FileResult:
         Number of frames; 1 unless the file is an animation.
     warnings
         Sentences on what could not be kept.
-    better_model
+    suggested_model
         Name of the bundled model that suits the source better than the default one
         that was used, if there is one.
     """
@@ -68,11 +68,11 @@ class FileResult:
     size: tuple[int, int]
     frames: int
     warnings: tuple[str, ...]
-    better_model: str | None = None
+    suggested_model: str | None = None
 
 
 class SuperResolver:
-    """Enlarges pictures with one model on one device.
+    """Upscales images with one model on one device.
 
     Nothing is kept between calls: an instance may be used from several
     threads at once.
@@ -84,13 +84,13 @@ class SuperResolver:
     device
         ``"auto"`` (CUDA, then Apple MPS, then CPU) or a torch device.
     dtype
-        ``"auto"`` (for 8-bit pictures half precision where it is fast and within a
+        ``"auto"`` (for 8-bit images half precision where it is fast and within a
         level, float32 elsewhere), ``"float32"``, ``"float16"``, ``"bfloat16"`` or the
         torch dtype. On CUDA PyTorch computes float32 convolutions in TF32 unless
         ``torch.backends.cudnn.allow_tf32`` is off; the command switches it off.
     tile
         ``"auto"``, the edge of a tile in input pixels, or ``None`` for the
-        picture whole. The result does not depend on it.
+        image whole. The result does not depend on it.
     max_memory
         Bytes, or text such as ``"2GB"``, that the computation may use; a safe
         part of the free memory if ``None``.
@@ -205,7 +205,7 @@ class SuperResolver:
     @overload
     def __call__(
         self,
-        picture: Image.Image | str | os.PathLike[str],
+        image: Image.Image | str | os.PathLike[str],
         *,
         tile: Tile | _Given = ...,
         max_memory: int | str | _Given | None = ...,
@@ -215,7 +215,7 @@ class SuperResolver:
     @overload
     def __call__(
         self,
-        picture: Array,
+        image: Array,
         *,
         tile: Tile | _Given = ...,
         max_memory: int | str | _Given | None = ...,
@@ -225,7 +225,7 @@ class SuperResolver:
     @overload
     def __call__(
         self,
-        picture: Tensor,
+        image: Tensor,
         *,
         tile: Tile | _Given = ...,
         max_memory: int | str | _Given | None = ...,
@@ -234,17 +234,17 @@ class SuperResolver:
 
     def __call__(
         self,
-        picture: Image.Image | Array | Tensor | str | os.PathLike[str],
+        image: Image.Image | Array | Tensor | str | os.PathLike[str],
         *,
         tile: Tile | _Given = _SAME,
         max_memory: int | str | _Given | None = _SAME,
         progress: bool | Progress = False,
     ) -> Image.Image | Array | Tensor:
-        """Enlarge one picture.
+        """Upscale one image.
 
         Parameters
         ----------
-        picture
+        image
             One of
 
             - a PIL image of any mode;
@@ -267,29 +267,29 @@ class SuperResolver:
 
         Raises
         ------
-        PictureError
-            If the picture has a shape, type or values that mean no picture.
+        ImageError
+            If the image has a shape, type or values that mean no image.
         OutOfMemoryError
             If the memory does not suffice even for the smallest tiles.
         """
         limits = self._limits(tile, max_memory)
         with _reporting(progress) as report:
-            if isinstance(picture, Image.Image):
-                source, metadata = from_pil(picture)
-                return self._image(source, picture.mode, metadata, limits, report)
-            if isinstance(picture, np.ndarray):
-                big = self._whole(arrays.from_array(picture), limits, report)
-                return big[..., 0] if picture.ndim == 2 else big
-            if isinstance(picture, Tensor):
-                return self._tensor(picture, limits, report)
-            if isinstance(picture, (str, os.PathLike)):
-                file = open_file(Path(picture))
+            if isinstance(image, Image.Image):
+                source, metadata = from_pil(image)
+                return self._image(source, image.mode, metadata, limits, report)
+            if isinstance(image, np.ndarray):
+                big = self._whole(arrays.from_array(image), limits, report)
+                return big[..., 0] if image.ndim == 2 else big
+            if isinstance(image, Tensor):
+                return self._tensor(image, limits, report)
+            if isinstance(image, (str, os.PathLike)):
+                file = open_file(Path(image))
                 _warn(file.warnings)
                 frame = next(file.frames())
                 return self._image(frame, file.mode, file.metadata, limits, report)
-        raise PictureError(
-            "A picture is a PIL image, a NumPy array, a torch tensor or a path, "
-            f"not {type(picture).__name__}; convert it."
+        raise ImageError(
+            "An image is a PIL image, a NumPy array, a torch tensor or a path, "
+            f"not {type(image).__name__}; convert it."
         )
 
     def upscale_file(
@@ -303,12 +303,12 @@ class SuperResolver:
         max_memory: int | str | _Given | None = _SAME,
         progress: bool | Progress = False,
     ) -> FileResult:
-        """Enlarge a picture file into another one.
+        """Upscale an image file into another one.
 
         PNG and TIFF are written while they are computed, so that the result is
         never whole in memory. The target appears when it is complete: after a
         failure there is the old file or none. Metadata is carried over, the
-        EXIF orientation applied, and every frame of an animation enlarged.
+        EXIF orientation applied, and every frame of an animation upscaled.
 
         Parameters
         ----------
@@ -329,7 +329,7 @@ class SuperResolver:
 
         Raises
         ------
-        PictureError
+        ImageError
             If the source cannot be read or the target not written.
         OutOfMemoryError
             If the memory does not suffice even for the smallest tiles.
@@ -353,12 +353,12 @@ class SuperResolver:
                 quality=quality,
             ) as writer,
         ):
-            for index, picture in enumerate(file.frames()):
-                for rows in self._bands(picture, plan, _share(report, index, file.n_frames)):
+            for index, image in enumerate(file.frames()):
+                for rows in self._bands(image, plan, _share(report, index, file.n_frames)):
                     writer.write(rows)
         lost = (*file.warnings, *writer.warnings)
         _warn(lost)
-        return FileResult(size, file.n_frames, lost, better_model(self.name, file))
+        return FileResult(size, file.n_frames, lost, suggested_model(self.name, file))
 
     def plan(
         self,
@@ -368,7 +368,7 @@ class SuperResolver:
         tile: Tile | _Given = _SAME,
         max_memory: int | str | _Given | None = _SAME,
     ) -> Plan:
-        """How a picture of ``height``×``width`` input pixels would be cut, and its memory."""
+        """How an image of ``height``×``width`` input pixels would be cut, and its memory."""
         return self._engine.plan(height, width, *self._limits(tile, max_memory))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -427,14 +427,14 @@ class SuperResolver:
 
     def _image(
         self,
-        picture: Picture,
+        image: DecodedImage,
         mode: str,
         metadata: Metadata,
         limits: Limits,
         report: Progress | None,
     ) -> Image.Image:
-        """An enlarged PIL image, as near to ``mode`` as Pillow has one."""
-        big = self._whole(picture, limits, report)
+        """An upscaled PIL image, as near to ``mode`` as Pillow has one."""
+        big = self._whole(image, limits, report)
         if big.dtype == np.uint16 and big.shape[2] > 1:
             _warn(("Pillow has no 16-bit colour, so the image has 8 bits; upscale_file keeps 16.",))
             big = np.round(big / 257).astype(np.uint8)
@@ -450,35 +450,35 @@ class SuperResolver:
         ]
         return torch.stack([arrays.to_tensor(one, batch) for one in big])
 
-    def _whole(self, picture: Picture, limits: Limits, report: Progress | None) -> Array:
-        """The enlarged picture in one (scale·H, scale·W, C) array, alpha last."""
-        height, width, channels = picture.color.shape
-        channels += picture.alpha is not None
+    def _whole(self, image: DecodedImage, limits: Limits, report: Progress | None) -> Array:
+        """The upscaled image in one (scale·H, scale·W, C) array, alpha last."""
+        height, width, channels = image.color.shape
+        channels += image.alpha is not None
         plan = self._engine.plan(height, width, *limits)
-        big = np.empty((self.scale * height, self.scale * width, channels), picture.color.dtype)
+        big = np.empty((self.scale * height, self.scale * width, channels), image.color.dtype)
         top = 0
-        for rows in self._bands(picture, plan, report):
+        for rows in self._bands(image, plan, report):
             big[top : top + len(rows)] = rows
             top += len(rows)
         return big
 
-    def _bands(self, picture: Picture, plan: Plan, report: Progress | None) -> Iterator[Array]:
-        """The enlarged picture from top to bottom, (rows, scale·W, C), alpha last."""
-        bands = self._engine.run(picture.color, plan, report)
-        if picture.alpha is None:
+    def _bands(self, image: DecodedImage, plan: Plan, report: Progress | None) -> Iterator[Array]:
+        """The upscaled image from top to bottom, (rows, scale·W, C), alpha last."""
+        bands = self._engine.run(image.color, plan, report)
+        if image.alpha is None:
             yield from bands
             return
         top = 0
         for rows in bands:
             bottom = top + len(rows)
             first, last = top // self.scale, -(-bottom // self.scale)
-            alpha = upscale_alpha(picture.alpha, self.scale, first, last)
+            alpha = upscale_alpha(image.alpha, self.scale, first, last)
             alpha = alpha[top - first * self.scale : bottom - first * self.scale]
             yield np.concatenate([rows, alpha[..., None]], axis=2)
             top = bottom
 
 
-def better_model(name: str, file: PictureFile) -> str | None:
+def suggested_model(name: str, file: SourceImage) -> str | None:
     """The bundled model that suits a file better than the default, where that one is used."""
     compressed = file.jpeg_quality is not None and file.jpeg_quality <= COMPRESSED_QUALITY
     return weights.PHOTO if compressed and name == weights.DEFAULT else None
@@ -488,7 +488,7 @@ def _file(file: str | os.PathLike[str] | BinaryIO) -> Path | BinaryIO:
     return Path(file) if isinstance(file, (str, os.PathLike)) else file
 
 
-def _format_of(file: PictureFile, target: str | os.PathLike[str] | BinaryIO) -> str | None:
+def _format_of(file: SourceImage, target: str | os.PathLike[str] | BinaryIO) -> str | None:
     """The format for a target without a name."""
     if isinstance(target, (str, os.PathLike)):
         return None
@@ -497,7 +497,7 @@ def _format_of(file: PictureFile, target: str | os.PathLike[str] | BinaryIO) -> 
 
 def _warn(sentences: tuple[str, ...]) -> None:
     for sentence in sentences:
-        warnings.warn(sentence, PictureWarning, stacklevel=3)
+        warnings.warn(sentence, ImageWarning, stacklevel=3)
 
 
 def _share(report: Progress | None, index: int, count: int) -> Progress | None:

@@ -28,7 +28,7 @@ class InOrder:
     threads
         How many, default one for each processor up to eight; or another of
         these, whose threads are shared. Two more tasks than threads are in
-        flight at most, so memory is bounded.
+        pending at most, so memory is bounded.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class InOrder:
         self._consume = consume
 
     def put(self, task: Callable[..., Any], *arguments: Any) -> None:
-        """Start a task; waits for the oldest if too many are in flight."""
+        """Start a task; waits for the oldest if too many are in pending."""
         self._waiting.append(self._pool.submit(task, *arguments))
         while self._waiting and (len(self._waiting) > self._limit or self._waiting[0].done()):
             self._consume(self._waiting.popleft().result())

@@ -1,4 +1,4 @@
-"""Records what the bundled models make of the golden picture; run it when weights change.
+"""Records what the bundled models make of the golden image; run it when weights change.
 
 python tests/renew_golden.py
 """
@@ -20,13 +20,13 @@ DETAIL = (80, 16, 112, 40)
 def main() -> None:
     GOLDEN_FOLDER.mkdir(exist_ok=True)
     with Image.open(SAMPLE) as sample:
-        picture = sample.convert("RGB").crop(DETAIL)
-    picture.save(GOLDEN_INPUT, optimize=True)
+        image = sample.convert("RGB").crop(DETAIL)
+    image.save(GOLDEN_INPUT, optimize=True)
     for name in weights.bundled():
         sr = SuperResolver.from_pretrained(name, device="cpu", dtype="float32")
         text = PngImagePlugin.PngInfo()
         text.add_text(WEIGHTS_KEY, sr.sha256)
-        sr(picture).save(GOLDEN_FOLDER / f"{name}.png", optimize=True, pnginfo=text)
+        sr(image).save(GOLDEN_FOLDER / f"{name}.png", optimize=True, pnginfo=text)
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ def disc(size: int) -> Array:
     return inside
 
 
-def enlarge(image: Image.Image) -> Array:
+def upscale(image: Image.Image) -> Array:
     """(4H, 4W, 4): the colour by bicubic interpolation, which rings more than a network."""
-    picture, _ = from_pil(image)
-    assert picture.alpha is not None
-    color = Image.fromarray(picture.color[0 : image.height])
+    decoded, _ = from_pil(image)
+    assert decoded.alpha is not None
+    color = Image.fromarray(decoded.color[0 : image.height])
     big = color.resize((4 * image.width, 4 * image.height), Image.Resampling.BICUBIC)
-    return np.dstack([np.asarray(big), upscale_alpha(picture.alpha, 4)])
+    return np.dstack([np.asarray(big), upscale_alpha(decoded.alpha, 4)])
 
 
 @pytest.mark.parametrize("hidden", [(0, 0, 0), (255, 255, 255), (0, 255, 0)])
@@ -41,7 +41,7 @@ def test_a_hard_edged_sprite_has_no_fringe(hidden: tuple[int, ...], background: 
     sprite = np.zeros((30, 30, 4), np.uint8)
     sprite[..., :3] = np.where(inside[..., None], color, hidden)
     sprite[..., 3] = inside * 255
-    big = enlarge(Image.fromarray(sprite)).astype(np.float64)
+    big = upscale(Image.fromarray(sprite)).astype(np.float64)
     alpha = big[..., 3:] / 255
     shown = big[..., :3] * alpha + background * (1 - alpha)
     low, high = np.minimum(color, background), np.maximum(color, background)

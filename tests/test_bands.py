@@ -12,7 +12,7 @@ from srgan_infer.network.generator import (
     Generator,
     GeneratorConfig,
 )
-from srgan_infer.network.stream import FLOAT32_BLOCKS, Stream, prepare
+from srgan_infer.network.stream import FLOAT32_BLOCKS, RowStream, prepare
 
 CPU = torch.device("cpu")
 
@@ -40,13 +40,13 @@ def random_generator(config: GeneratorConfig, seed: int = 0) -> Generator:
     return generator
 
 
-def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
+def image(height: int, width: int, seed: int = 0) -> torch.Tensor:
     values = torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(seed))
     return values.permute(0, 3, 1, 2)
 
 
-def streamed(stream: Stream, x: torch.Tensor, bands: list[int]) -> torch.Tensor:
-    """Feed the picture in bands of these heights, over and over."""
+def streamed(stream: RowStream, x: torch.Tensor, bands: list[int]) -> torch.Tensor:
+    """Feed the image in bands of these heights, over and over."""
     parts: list[torch.Tensor] = []
     top = 0
     for count in cycle(bands):
@@ -68,7 +68,7 @@ def streamed(stream: Stream, x: torch.Tensor, bands: list[int]) -> torch.Tensor:
     seed=st.integers(0, 99),
 )
 @torch.inference_mode()
-def test_bands_equal_the_whole_picture(
+def test_bands_equal_the_whole_image(
     config: GeneratorConfig,
     height: int,
     width: int,
@@ -76,8 +76,8 @@ def test_bands_equal_the_whole_picture(
     tail_rows: int | None,
     seed: int,
 ) -> None:
-    generator, x = random_generator(config, seed), picture(height, width, seed)
-    result = streamed(Stream(prepare(generator, CPU, torch.float32), tail_rows), x, bands)
+    generator, x = random_generator(config, seed), image(height, width, seed)
+    result = streamed(RowStream(prepare(generator, CPU, torch.float32), tail_rows), x, bands)
     expected = generator(x)
     assert result.shape == expected.shape
     assert (result - expected).abs().max() <= 1e-4
@@ -86,8 +86,8 @@ def test_bands_equal_the_whole_picture(
 @torch.inference_mode()
 def test_rows_come_out_as_soon_as_what_they_depend_on_is_there() -> None:
     config = GeneratorConfig(channels=4, blocks=2)
-    stream = Stream(prepare(random_generator(config), CPU, torch.float32))
-    x = picture(200, 8)
+    stream = RowStream(prepare(random_generator(config), CPU, torch.float32))
+    x = image(200, 8)
     ready = 0
     for top in range(0, 192, 8):
         ready += sum(rows.shape[2] for rows in stream.push(x[:, :, top : top + 8], last=False))
@@ -96,7 +96,7 @@ def test_rows_come_out_as_soon_as_what_they_depend_on_is_there() -> None:
 
 @torch.inference_mode()
 def test_what_is_kept_does_not_grow_with_the_height() -> None:
-    stream = Stream(prepare(random_generator(GeneratorConfig(channels=4)), CPU, torch.float32))
+    stream = RowStream(prepare(random_generator(GeneratorConfig(channels=4)), CPU, torch.float32))
 
     def kept() -> int:
         convs = [stream.stem, stream.trunk, stream.output, *stream.upsample]
@@ -109,7 +109,7 @@ def test_what_is_kept_does_not_grow_with_the_height() -> None:
 
     sizes = []
     for step in range(40):
-        list(stream.push(picture(8, 16, step), last=False))
+        list(stream.push(image(8, 16, step), last=False))
         sizes.append(kept())
     assert max(sizes[10:]) == min(sizes[10:])
 
@@ -118,8 +118,8 @@ def test_what_is_kept_does_not_grow_with_the_height() -> None:
 @torch.inference_mode()
 def test_bfloat16_is_close(skip: str) -> None:
     generator = random_generator(GeneratorConfig(channels=16, blocks=8, input_skip=skip))
-    x = picture(24, 24)
-    (result,) = Stream(prepare(generator, CPU, torch.bfloat16)).push(x, last=True)
+    x = image(24, 24)
+    (result,) = RowStream(prepare(generator, CPU, torch.bfloat16)).push(x, last=True)
     assert result.dtype == torch.float32
     assert (result - generator(x)).abs().max() <= 1 / 255
 
@@ -131,13 +131,13 @@ def test_bfloat16_is_close(skip: str) -> None:
     tail_rows=st.sampled_from([None, 1, 3]),
 )
 @torch.inference_mode()
-def test_bands_in_bfloat16_equal_the_whole_picture_in_it(
+def test_bands_in_bfloat16_equal_the_whole_image_in_it(
     height: int, bands: list[int], tail_rows: int | None
 ) -> None:
     config = GeneratorConfig(channels=16, blocks=FLOAT32_BLOCKS + 2, input_skip="bilinear")
-    network, x = prepare(random_generator(config), CPU, torch.bfloat16), picture(height, 12)
-    (whole,) = Stream(network).push(x, last=True)
-    assert (streamed(Stream(network, tail_rows), x, bands) - whole).abs().max() <= 0.5 / 255
+    network, x = prepare(random_generator(config), CPU, torch.bfloat16), image(height, 12)
+    (whole,) = RowStream(network).push(x, last=True)
+    assert (streamed(RowStream(network, tail_rows), x, bands) - whole).abs().max() <= 0.5 / 255
 
 
 def test_preparing_leaves_the_generator_as_it_is() -> None:

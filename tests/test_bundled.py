@@ -42,7 +42,7 @@ def test_all_share_one_topology() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_golden_picture(model: str) -> None:
+def test_the_golden_image(model: str) -> None:
     """When weights were replaced on purpose: ``python tests/renew_golden.py``."""
     result = self_test(model, "cpu")
     assert result.passed, result.problem
@@ -52,9 +52,9 @@ def test_the_golden_picture(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_bfloat16_is_within_a_level_of_float32(model: str) -> None:
     with Image.open(SAMPLE) as sample:
-        picture = np.asarray(sample.convert("RGB"))
+        image = np.asarray(sample.convert("RGB"))
     exact, rough = (
-        SuperResolver.from_pretrained(model, device="cpu", dtype=dtype)(picture).astype(int)
+        SuperResolver.from_pretrained(model, device="cpu", dtype=dtype)(image).astype(int)
         for dtype in ("float32", "bfloat16")
     )
     assert np.abs(rough - exact).max() == 1
@@ -91,7 +91,7 @@ def test_srresnet_is_better_than_bicubic() -> None:
 
 
 @pytest.mark.skipif(not SET5.is_dir(), reason="Set5 is not there")
-def test_compressed_pictures_are_better_off_with_srgan_photo() -> None:
+def test_compressed_images_are_better_off_with_srgan_photo() -> None:
     photo, plain = (
         SuperResolver.from_pretrained(m, device="cpu") for m in ("srgan-photo", "srgan")
     )

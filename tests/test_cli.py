@@ -71,7 +71,7 @@ class Terminal(io.StringIO):
         return True
 
 
-class TestOnePicture:
+class TestOneImage:
     def test_two_names(self, run: Any) -> None:
         paint("in.png")
         done = run("in.png", "out.png")
@@ -182,7 +182,7 @@ class TestBadUsage:
         assert "user/nothing" in done.err
         assert len(done.err.strip().splitlines()) == 1
 
-    def test_a_picture_on_a_terminal(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_image_on_a_terminal(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         paint("in.png")
         monkeypatch.setattr(sys, "stdout", Terminal())
         assert run("in.png", "-").status == 2
@@ -243,14 +243,14 @@ class TestBatch:
     def test_a_mirrored_tree(self, run: Any) -> None:
         paint("in/a.png")
         paint("in/deep/b.jpg")
-        Path("in/notes.txt").write_text("no picture")
+        Path("in/notes.txt").write_text("no image")
         assert run("in", "-o", "large", "--recursive").status == 0
         assert size("large/a.png") == size("large/deep/b.jpg") == (24, 20)
         assert not Path("large/notes.txt").exists()
 
-    def test_one_bad_picture_does_not_end_it(self, run: Any) -> None:
+    def test_one_bad_image_does_not_end_it(self, run: Any) -> None:
         paint("a.png")
-        Path("b.png").write_bytes(b"no picture")
+        Path("b.png").write_bytes(b"no image")
         paint("c.png", (300, 200))
         Path("c.png").write_bytes(Path("c.png").read_bytes()[:20000])
         paint("d.png")
@@ -310,7 +310,7 @@ class TestBatch:
 class TestReports:
     def test_quiet(self, run: Any) -> None:
         paint("a.png")
-        Path("b.png").write_bytes(b"no picture")
+        Path("b.png").write_bytes(b"no image")
         assert run("a.png", "out.png", "--quiet").err == ""
         done = run("a.png", "b.png", "-o", "large", "--quiet")
         assert done.err.startswith("srgan-upscale: b.png is ")
@@ -318,7 +318,7 @@ class TestReports:
 
     def test_json(self, run: Any) -> None:
         paint("a.png")
-        Path("b.png").write_bytes(b"no picture")
+        Path("b.png").write_bytes(b"no image")
         done = run("a.png", "b.png", "-o", "large", "--json")
         a, b = done.lines
         assert (a["input"], a["status"], a["output_size"], a["frames"]) == (
@@ -339,9 +339,9 @@ class TestReports:
         assert done.status == 0
         assert "sprite.png: warning: " in done.err
         assert "transparency" in done.err
-        assert "PictureWarning" not in done.err
+        assert "ImageWarning" not in done.err
 
-    def test_a_model_for_compressed_pictures_is_named_once(self, run: Any) -> None:
+    def test_a_model_for_compressed_images_is_named_once(self, run: Any) -> None:
         for name, quality in (("a.jpg", 40), ("b.jpg", 40), ("c.jpg", 95)):
             Image.new("RGB", (16, 16)).save(name, quality=quality)
         line = "a.jpg: this JPEG is heavily compressed; try --model srgan-photo"
@@ -349,7 +349,7 @@ class TestReports:
             done = run("a.jpg", "b.jpg", "c.jpg", *arguments)
             assert [text for text in done.err.splitlines() if "--model" in text] == [line]
         done = run("a.jpg", "c.jpg", "-o", "third", "--json")
-        assert [told["better_model"] for told in done.lines] == ["srgan-photo", None]
+        assert [told["suggested_model"] for told in done.lines] == ["srgan-photo", None]
         for options in (["--quiet"], ["--model", "srgan-photo"], ["--model", "srresnet"]):
             done = run("a.jpg", "d.jpg", "--overwrite", *options)
             assert done.status == 0
@@ -357,7 +357,7 @@ class TestReports:
 
     def test_dry_run(self, run: Any) -> None:
         paint("a.png", (50, 40))
-        Path("b.png").write_bytes(b"no picture")
+        Path("b.png").write_bytes(b"no image")
         done = run("a.png", "b.png", "-o", "large", "--dry-run", "--json", "--tile", "16")
         assert done.status == 1
         assert not Path("large").exists()
@@ -392,7 +392,7 @@ class TestReports:
             if quiet:
                 assert seen == ""
             else:
-                assert "Pictures: 100%|" in seen
+                assert "Images: 100%|" in seen
                 assert "a.png: " in seen
 
     def test_version_and_help(self, run: Any) -> None:
@@ -406,7 +406,7 @@ class TestReports:
         ):
             assert option in shown.out
 
-    def test_doctor_without_its_golden_picture(self, run: Any) -> None:
+    def test_doctor_without_its_golden_image(self, run: Any) -> None:
         done = run("--doctor")
         assert done.status == 1
         assert "torch" in done.out
@@ -489,13 +489,13 @@ class TestInterruptions:
     @pytest.mark.parametrize(
         ("number", "devices"), [(signal.SIGINT, "cpu"), (signal.SIGTERM, "cpu,cpu")]
     )
-    def test_ctrl_c_in_a_picture(self, batch: list[str], number: int, devices: str) -> None:
+    def test_ctrl_c_in_a_image(self, batch: list[str], number: int, devices: str) -> None:
         process = subprocess.Popen(
             [*batch, "--device", devices], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["status"] == "done"
-        while len(os.listdir("large")) < 2:  # the next picture has begun
+        while len(os.listdir("large")) < 2:  # the next image has begun
             time.sleep(0.01)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
@@ -506,7 +506,7 @@ class TestInterruptions:
         assert not Path("large/3.png").exists()
 
     @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise on Windows")
-    def test_kill_leaves_no_half_picture(self, batch: list[str]) -> None:
+    def test_kill_leaves_no_half_image(self, batch: list[str]) -> None:
         process = subprocess.Popen(batch, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()

@@ -1,4 +1,4 @@
-"""Every file of the conformance collection: readable ones are enlarged, broken ones named."""
+"""Every file of the conformance collection: readable ones are upscaled, broken ones named."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 from conftest import make_model
 
 from srgan_infer import SuperResolver
-from srgan_infer.errors import PictureError
-from srgan_infer.images.read import PictureFile, open_file
-from srgan_infer.images.rows import Picture
+from srgan_infer.errors import ImageError
+from srgan_infer.images.read import SourceImage, open_file
+from srgan_infer.images.rows import DecodedImage
 from srgan_infer.images.write import create
 
 Array = npt.NDArray[Any]
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "conformance"
 if not FOLDER.is_dir():
-    pytest.skip("the conformance pictures are not there", allow_module_level=True)
+    pytest.skip("the conformance images are not there", allow_module_level=True)
 
-# Not pictures, but what lies beside them.
+# Not images, but what lies beside them.
 OTHER = {"LICENSE", "README", "expected_xmp.bin", "test.scan", "test1.icc.txt"} | {
     "test3.icc",
     "test3.icc.txt",
@@ -53,11 +53,11 @@ READABLE = [p for p in FILES if not is_broken(p) and p.name not in OTHER | BEYON
 UNREADABLE = [p for p in FILES if p not in READABLE]
 
 
-def double(picture: Picture) -> Array:
+def double(image: DecodedImage) -> Array:
     """Twice as large by repetition, alpha last: the shape of what a network would give."""
-    rows = picture.color[0 : picture.color.shape[0]]
-    if picture.alpha is not None:
-        rows = np.dstack([rows, picture.alpha])
+    rows = image.color[0 : image.color.shape[0]]
+    if image.alpha is not None:
+        rows = np.dstack([rows, image.alpha])
     return rows.repeat(2, axis=0).repeat(2, axis=1)
 
 
@@ -76,14 +76,14 @@ def test_readable(path: Path) -> None:
         metadata=file.metadata,
         n_frames=file.n_frames,
     ) as writer:
-        for picture in file.frames():
-            sources.append(double(picture))
+        for image in file.frames():
+            sources.append(double(image))
             writer.write(sources[-1])
     assert len(sources) == file.n_frames
     big = open_file(output)
     assert big.size == (2 * width, 2 * height)
     assert big.dtype == file.dtype
-    results = [double(picture)[::4, ::4] for picture in big.frames()]
+    results = [double(image)[::4, ::4] for image in big.frames()]
     if file.n_frames == 1:
         assert big.channels == file.channels
         source = sources[0][::2, ::2]
@@ -102,12 +102,12 @@ def resolver(tmp_path_factory: pytest.TempPathFactory) -> SuperResolver:
 SMALL = [p for p in READABLE if p.stat().st_size < 20000]
 
 
-@pytest.mark.filterwarnings("ignore::srgan_infer.errors.PictureWarning")
+@pytest.mark.filterwarnings("ignore::srgan_infer.errors.ImageWarning")
 @pytest.mark.parametrize("path", named(SMALL))
 def test_small_ones_are_upscaled(path: Path, resolver: SuperResolver) -> None:
     file = open_file(path)
     if file.size[0] * file.size[1] * file.n_frames > 200_000:
-        pytest.skip("small as a file, large as a picture")
+        pytest.skip("small as a file, large as an image")
     output = io.BytesIO()
     resolver.upscale_file(path, output, format="png")
     big = open_file(output)
@@ -117,12 +117,12 @@ def test_small_ones_are_upscaled(path: Path, resolver: SuperResolver) -> None:
     if big.n_frames > 1:
         assert sum(big.metadata.durations) == sum(file.metadata.durations)
     assert file.n_frames > 1 or big.channels == file.channels
-    assert all(picture.color.shape[:2] == big.size[::-1] for picture in big.frames())
+    assert all(image.color.shape[:2] == big.size[::-1] for image in big.frames())
 
 
 @pytest.mark.parametrize("path", named(UNREADABLE))
 def test_broken_and_foreign_files_give_one_clear_sentence(path: Path) -> None:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         list(open_file(path).frames())
     text = str(caught.value)
     assert text.startswith(str(path))
@@ -136,14 +136,14 @@ CUT = [p for p in READABLE if p.stat().st_size > 200 and p.suffix != ".bin"]
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Tag data larger")
 @pytest.mark.parametrize("path", named(CUT[::3]))
-def test_truncated_files_are_not_half_a_picture(path: Path) -> None:
+def test_truncated_files_are_not_half_a_image(path: Path) -> None:
     whole = open_file(path)
     data = path.read_bytes()
     cut = io.BytesIO(data[: len(data) * 6 // 10])
     cut.name = path.name
     try:
         frames = list(open_file(cut).frames())
-    except PictureError:
+    except ImageError:
         return
     # What a format keeps behind its pixels may be missed, but no pixel.
     assert len(frames) == whole.n_frames
@@ -151,7 +151,7 @@ def test_truncated_files_are_not_half_a_picture(path: Path) -> None:
         assert np.array_equal(double(frame), double(other))
 
 
-def one(name: str) -> tuple[PictureFile, Array]:
+def one(name: str) -> tuple[SourceImage, Array]:
     file = open_file(next(FOLDER.rglob(name)))
     return file, double(next(file.frames()))[::2, ::2]
 
@@ -183,7 +183,7 @@ def test_channels_and_depth(name: str, channels: int, dtype: str) -> None:
 
 
 def test_sixteen_bit_colour_has_its_low_bytes() -> None:
-    # PngSuite's gradients: the same picture with 8 and with 16 bits.
+    # PngSuite's gradients: the same image with 8 and with 16 bits.
     _, deep = one("basn2c16.png")
     steps = len(np.unique(deep[..., 0]))
     assert steps > 16
@@ -194,7 +194,7 @@ def test_sixteen_bit_colour_has_its_low_bytes() -> None:
 
 
 def test_a_transparent_grey_is_found_at_any_depth() -> None:
-    # The same picture; its background is one transparent value of 4 and of 16 bits.
+    # The same image; its background is one transparent value of 4 and of 16 bits.
     for name in ("tbbn0g04.png", "tbwn0g16.png"):
         _, pixels = one(name)
         alpha = pixels[..., 1]

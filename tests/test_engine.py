@@ -18,7 +18,7 @@ from srgan_infer.engine.engine import Engine
 from srgan_infer.engine.plan import Tile, cut
 from srgan_infer.errors import OutOfMemoryError
 from srgan_infer.network.generator import INPUT_SKIPS, Generator, GeneratorConfig
-from srgan_infer.network.stream import Stream
+from srgan_infer.network.stream import RowStream
 
 SMALL = GeneratorConfig(channels=4, blocks=2)
 PIXELS = (np.uint8, np.uint16, np.float32)
@@ -50,7 +50,7 @@ def pixels_of(
 
 @torch.inference_mode()
 def plain(generator: Generator, pixels: Pixels) -> Pixels:
-    """Whole-picture inference in plain PyTorch: float64 H×W×C, scaled to the pixels' range."""
+    """Whole-image inference in plain PyTorch: float64 H×W×C, scaled to the pixels' range."""
     top = 1.0 if pixels.dtype == np.float32 else float(np.iinfo(pixels.dtype).max)
     x = torch.from_numpy(pixels.astype(np.float32) / np.float32(top))
     x = x.expand(-1, -1, 3).permute(2, 0, 1)[None]
@@ -91,7 +91,7 @@ def assert_equal(result: Pixels, expected: Pixels, pixels: Pixels) -> None:
     scale=st.sampled_from([2, 4]),
     seed=st.integers(0, 99),
 )
-def test_any_tile_size_equals_the_whole_picture(
+def test_any_tile_size_equals_the_whole_image(
     height: int,
     width: int,
     channels: int,
@@ -116,7 +116,7 @@ def test_any_tile_size_equals_the_whole_picture(
     tile=st.one_of(st.none(), st.integers(3, 60)),
     skip=st.sampled_from(INPUT_SKIPS),
 )
-def test_tiles_equal_the_whole_picture(
+def test_tiles_equal_the_whole_image(
     height: int, width: int, channels: int, tile: int | None, skip: str
 ) -> None:
     """The path of GPUs and of half precision, here in float32."""
@@ -197,21 +197,21 @@ def test_a_tile_that_overflows_in_float16_is_run_again_in_float32() -> None:
     pixels = pixels_of((30, 30, 3))
     with torch.inference_mode():
         x = torch.from_numpy(pixels).half().div(255).permute(2, 0, 1)[None]
-        (result,) = Stream(engine.network).push(x, last=True)
+        (result,) = RowStream(engine.network).push(x, last=True)
         assert not torch.isfinite(result).all()
     assert_equal(run(engine, pixels, 16), plain(generator, pixels), pixels)
 
 
 def test_several_threads_on_one_engine_give_the_same_results() -> None:
     engine = Engine(generator_of(), "cpu")
-    pictures = [pixels_of((30 + step, 70 - 5 * step, 3), seed=step) for step in range(6)]
-    alone = [run(engine, pixels, 16) for pixels in pictures]
+    images = [pixels_of((30 + step, 70 - 5 * step, 3), seed=step) for step in range(6)]
+    alone = [run(engine, pixels, 16) for pixels in images]
     together: dict[int, Pixels] = {}
 
     def work(step: int) -> None:
-        together[step] = run(engine, pictures[step], 16)
+        together[step] = run(engine, images[step], 16)
 
-    threads = [threading.Thread(target=work, args=(step,)) for step in range(len(pictures))]
+    threads = [threading.Thread(target=work, args=(step,)) for step in range(len(images))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -224,15 +224,15 @@ def limited(
 ) -> list[int]:
     """Memory for tiles of so many pixels; returns the sizes that were tried."""
     tried: list[int] = []
-    push = Stream.push
+    push = RowStream.push
 
-    def push_or_fail(self: Stream, rows: torch.Tensor, last: bool) -> Iterator[torch.Tensor]:
+    def push_or_fail(self: RowStream, rows: torch.Tensor, last: bool) -> Iterator[torch.Tensor]:
         tried.append(rows.shape[2] * rows.shape[3])
         if tried[-1] > pixels:
             raise error or torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return push(self, rows, last)
 
-    monkeypatch.setattr(Stream, "push", push_or_fail)
+    monkeypatch.setattr(RowStream, "push", push_or_fail)
     return tried
 
 
@@ -351,7 +351,7 @@ def test_a_source_that_does_not_fit_the_plan_is_an_error() -> None:
         engine.run(np.zeros((10, 20, 3)), plan)
 
 
-def test_plans_fit_the_budget_whatever_the_picture() -> None:
+def test_plans_fit_the_budget_whatever_the_image() -> None:
     engine = Engine(Generator(), "cpu")
     for height, width in ((1, 1), (192, 192), (8000, 2000), (2000, 30000), (40, 100_000)):
         for budget in ("700MB", "2GB"):

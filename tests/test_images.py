@@ -14,26 +14,26 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms, ImageOps, features
 
-from srgan_infer.errors import PictureError
+from srgan_infer.errors import ImageError
 from srgan_infer.images import png, tiff
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.pillow import from_pil, to_pil
-from srgan_infer.images.read import PictureFile, open_file
-from srgan_infer.images.rows import Picture, SpooledRows
+from srgan_infer.images.read import SourceImage, open_file
+from srgan_infer.images.rows import DecodedImage, SpooledRows
 from srgan_infer.images.write import create
 
 Array = npt.NDArray[Any]
 
 
-def pixels_of(picture: Picture) -> Array:
-    color = picture.color[0 : picture.color.shape[0]]
-    return color if picture.alpha is None else np.dstack([color, picture.alpha])
+def pixels_of(image: DecodedImage) -> Array:
+    color = image.color[0 : image.color.shape[0]]
+    return color if image.alpha is None else np.dstack([color, image.alpha])
 
 
-def read(file: Any) -> tuple[PictureFile, Array]:
+def read(file: Any) -> tuple[SourceImage, Array]:
     opened = open_file(file)
-    (picture,) = opened.frames()
-    pixels = pixels_of(picture)
+    (image,) = opened.frames()
+    pixels = pixels_of(image)
     assert pixels.shape == (opened.size[1], opened.size[0], opened.channels)
     assert pixels.dtype == opened.dtype
     return opened, pixels
@@ -73,8 +73,8 @@ def test_modes_of_images_in_memory(mode: str) -> None:
     pixel_mode, returned_mode = MODES[mode]
     source = photo("LA") if mode == "La" else photo("RGBA") if mode == "RGBa" else photo()
     image = source.convert(mode)
-    picture, metadata = from_pil(image)
-    pixels = pixels_of(picture)
+    decoded, metadata = from_pil(image)
+    pixels = pixels_of(decoded)
     expected = np.asarray(image.convert(pixel_mode)).reshape(pixels.shape)
     assert np.array_equal(pixels, expected)
     back = to_pil(pixels, mode, metadata)
@@ -87,8 +87,8 @@ def test_modes_of_images_in_memory(mode: str) -> None:
 def test_lab_goes_through_its_profile() -> None:
     profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     lab: Any = ImageCms.profileToProfile(photo(), *profiles, outputMode="LAB")
-    picture, metadata = from_pil(lab)
-    pixels = pixels_of(picture)
+    image, metadata = from_pil(lab)
+    pixels = pixels_of(image)
     assert np.abs(pixels.astype(int) - np.asarray(photo())).mean() < 3
     assert to_pil(pixels, "LAB", metadata).mode == "LAB"
 
@@ -101,17 +101,17 @@ def test_sixteen_bit_grey_in_memory(mode: str) -> None:
     else:
         order = ">u2" if mode == "I;16B" else "<u2"
         image = Image.frombytes(mode, (4, 2), values.astype(order).tobytes())
-    picture, metadata = from_pil(image)
-    assert np.array_equal(pixels_of(picture)[..., 0], values)
-    back = to_pil(pixels_of(picture), mode, metadata)
+    decoded, metadata = from_pil(image)
+    assert np.array_equal(pixels_of(decoded)[..., 0], values)
+    back = to_pil(pixels_of(decoded), mode, metadata)
     assert np.array_equal(np.asarray(back).astype(np.uint16), values)
 
 
 def test_floats_in_memory_are_on_pillows_scale() -> None:
     image = Image.fromarray(np.array([[0, 51, 255]], np.float32))
-    picture, metadata = from_pil(image)
-    assert pixels_of(picture)[0, :, 0].tolist() == pytest.approx([0, 0.2, 1])
-    assert np.asarray(to_pil(pixels_of(picture), "F", metadata)) == pytest.approx(
+    decoded, metadata = from_pil(image)
+    assert pixels_of(decoded)[0, :, 0].tolist() == pytest.approx([0, 0.2, 1])
+    assert np.asarray(to_pil(pixels_of(decoded), "F", metadata)) == pytest.approx(
         np.array([[0, 51, 255]])
     )
 
@@ -119,9 +119,9 @@ def test_floats_in_memory_are_on_pillows_scale() -> None:
 @pytest.mark.parametrize(("mode", "value"), [("I", 65536), ("I", -1), ("F", 256.0), ("F", np.nan)])
 def test_values_out_of_range_are_not_clipped_in_silence(mode: str, value: float) -> None:
     image = Image.fromarray(np.full((2, 2), value, np.int32 if mode == "I" else np.float32))
-    picture, _ = from_pil(image)
-    with pytest.raises(PictureError, match="leave the range"):
-        pixels_of(picture)
+    decoded, _ = from_pil(image)
+    with pytest.raises(ImageError, match="leave the range"):
+        pixels_of(decoded)
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -141,14 +141,14 @@ def test_orientation_is_applied_and_reset(turn: int, format: str) -> None:
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_rows_of_a_turned_picture_come_in_any_order(turn: int) -> None:
+def test_rows_of_a_turned_image_come_in_any_order(turn: int) -> None:
     exif = Image.Exif()
     exif[274] = turn
-    (picture,) = open_file(saved(photo(), "PNG", exif=exif)).frames()
-    height = picture.color.shape[0]
-    whole = picture.color[0:height]
+    (image,) = open_file(saved(photo(), "PNG", exif=exif)).frames()
+    height = image.color.shape[0]
+    whole = image.color[0:height]
     for top, bottom in ((0, 1), (3, 9), (height - 2, height), (0, height)):
-        rows = picture.color[top:bottom]
+        rows = image.color[top:bottom]
         assert np.array_equal(rows, whole[top:bottom])
         assert rows.flags.writeable
 
@@ -157,8 +157,8 @@ def test_orientation_of_an_image_in_memory_is_left_alone() -> None:
     exif = Image.Exif()
     exif[274] = 6
     with Image.open(saved(photo(), "PNG", exif=exif)) as image:
-        picture, metadata = from_pil(image)
-        back = to_pil(pixels_of(picture), "RGB", metadata)
+        decoded, metadata = from_pil(image)
+        back = to_pil(pixels_of(decoded), "RGB", metadata)
         assert back.size == image.size
         assert back.getexif()[274] == 6
 
@@ -337,7 +337,7 @@ def test_frames_of_an_animation_all_come_as_rgba() -> None:
     frames = [photo("P"), ImageOps.mirror(photo()).convert("P"), photo().rotate(180).convert("P")]
     file = saved(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=[20, 50, 90])
     opened = open_file(file)
-    decoded = [pixels_of(picture) for picture in opened.frames()]
+    decoded = [pixels_of(image) for image in opened.frames()]
     assert opened.metadata.durations == (20, 50, 90)
     assert [frame.shape for frame in decoded] == [(17, 23, 4)] * 3
     for frame, source in zip(decoded, frames, strict=True):
@@ -371,15 +371,15 @@ def test_sources(tmp_path: Path, kind: str) -> None:
     [
         (lambda path: None, "does not exist"),
         (lambda path: path.mkdir(), "is a folder"),
-        (lambda path: path.write_bytes(b""), "not a picture"),
-        (lambda path: path.write_bytes(b"hello " * 99), "not a picture"),
+        (lambda path: path.write_bytes(b""), "not an image"),
+        (lambda path: path.write_bytes(b"hello " * 99), "not an image"),
         (lambda path: path.write_bytes(saved(photo(), "PNG").getvalue()[:-40]), "cut short"),
     ],
 )
 def test_errors_name_the_file_and_the_reason(tmp_path: Path, make: Any, sentence: str) -> None:
     path = tmp_path / "some name.png"
     make(path)
-    with pytest.raises(PictureError, match=sentence) as caught:
+    with pytest.raises(ImageError, match=sentence) as caught:
         read(path)
     assert str(caught.value).startswith(str(path))
 
@@ -391,18 +391,18 @@ def test_truncated_files_are_errors(format: str, kept: float) -> None:
         pytest.skip("this Pillow is built without AVIF")
     noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
     data = saved(Image.fromarray(noise), format).getvalue()
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         read(io.BytesIO(data[: int(len(data) * kept)]))
 
 
 def test_a_header_that_claims_too_much() -> None:
     data = bytearray(saved(photo(), "BMP").getvalue())
     data[18:26] = struct.pack("<ii", 500_000, 500_000)
-    with pytest.raises(PictureError, match="500000×500000"):
+    with pytest.raises(ImageError, match="500000×500000"):
         open_file(io.BytesIO(bytes(data)))
 
 
-def test_pillows_limit_does_not_stop_a_large_picture_and_is_left_as_it_was(
+def test_pillows_limit_does_not_stop_a_large_image_and_is_left_as_it_was(
     monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
@@ -439,7 +439,7 @@ def test_metadata_is_empty_where_the_file_is_silent() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "I;16"])
-def test_a_large_picture_waits_on_disk(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+def test_a_large_image_waits_on_disk(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     image = photo("L") if mode == "I;16" else photo(mode)
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
@@ -449,10 +449,10 @@ def test_a_large_picture_waits_on_disk(monkeypatch: pytest.MonkeyPatch, mode: st
     monkeypatch.setattr("srgan_infer.images.rows.BAND_BYTES", 100)
     opened, pixels = read(file)
     assert np.array_equal(pixels, expected)
-    (picture,) = opened.frames()
-    assert isinstance(picture.color, SpooledRows)
-    assert np.array_equal(picture.color[5:9], expected[5:9])
-    assert picture.color[9:5].shape[0] == 0
+    (decoded,) = opened.frames()
+    assert isinstance(decoded.color, SpooledRows)
+    assert np.array_equal(decoded.color[5:9], expected[5:9])
+    assert decoded.color[9:5].shape[0] == 0
 
 
 def test_without_room_for_temporary_files_the_memory_is_used(

@@ -109,7 +109,7 @@ HEAVY = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "tqdm"}
     "code",
     [
         "import srgan_infer",
-        "from srgan_infer import PictureError, UpscaleError, __version__",
+        "from srgan_infer import ImageError, UpscaleError, __version__",
         "from srgan_infer.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from srgan_infer.cli.main import main\ntry: main(['--version'])\nexcept SystemExit: pass",
     ],

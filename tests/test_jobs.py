@@ -75,7 +75,7 @@ class TestNamedFiles:
         touch("in/a.png")
         assert pairs(["in/a.png"], "in") == {"in/a.png": "in/a_upscaled.png"}
 
-    def test_a_name_twice_is_one_picture(self) -> None:
+    def test_a_name_twice_is_one_image(self) -> None:
         touch("a.png")
         assert pairs(["a.png", "./a.png", os.path.abspath("a.png")], "large") == {
             "a.png": "large/a.png"
@@ -97,7 +97,7 @@ class TestNamedFiles:
 
 
 class TestFolders:
-    def test_pictures_in_a_folder(self) -> None:
+    def test_images_in_a_folder(self) -> None:
         touch("in/b.png", "in/a.JPG", "in/notes.txt", "in/.hidden.png", "in/deep/c.png")
         assert pairs(["in"], "large") == {"in/a.JPG": "large/a.JPG", "in/b.png": "large/b.png"}
 
@@ -148,7 +148,7 @@ class TestPatterns:
         assert list(pairs(["[a].png"], "large")) == ["[a].png"]
 
     def test_no_match(self) -> None:
-        assert plan(["*.gif"]) == [Job("*.gif", problem="No picture matches this pattern.")]
+        assert plan(["*.gif"]) == [Job("*.gif", problem="No image matches this pattern.")]
 
 
 class TestRunningAgain:

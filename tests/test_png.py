@@ -50,9 +50,9 @@ def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 def decode(data: bytes) -> Array:
     file = open_file(io.BytesIO(data))
-    picture = next(file.frames())
-    color = picture.color[0 : file.size[1]]
-    return color if picture.alpha is None else np.dstack([color, picture.alpha])
+    image = next(file.frames())
+    color = image.color[0 : file.size[1]]
+    return color if image.alpha is None else np.dstack([color, image.alpha])
 
 
 def content(kind: str, shape: tuple[int, int, int], dtype: npt.DTypeLike, seed: int) -> Array:
@@ -85,7 +85,7 @@ def content(kind: str, shape: tuple[int, int, int], dtype: npt.DTypeLike, seed: 
     band=st.integers(1, 41),
     seed=st.integers(0, 99),
 )
-def test_every_picture_is_read_back_exactly(
+def test_every_image_is_read_back_exactly(
     kind: str, height: int, width: int, channels: int, dtype: Any, block: int, band: int, seed: int
 ) -> None:
     pixels = content(kind, (height, width, channels), dtype, seed)

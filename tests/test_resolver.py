@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from srgan_infer import PictureError, SuperResolver, WeightsError, weights
-from srgan_infer.errors import PictureWarning
+from srgan_infer import ImageError, SuperResolver, WeightsError, weights
+from srgan_infer.errors import ImageWarning
 
 RANDOM = np.random.default_rng(0)
 
@@ -38,7 +38,7 @@ def pixels(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def reference(sr: SuperResolver, rgb: np.ndarray) -> np.ndarray:
-    """Inference on the whole picture, H×W×3 float in [0, 1], not rounded."""
+    """Inference on the whole image, H×W×3 float in [0, 1], not rounded."""
     x = torch.from_numpy(rgb).permute(2, 0, 1)[None]
     with torch.no_grad():
         y = weights.build(sr._weights)(x)
@@ -112,9 +112,9 @@ class TestArrays:
     def test_tiles_do_not_show(
         self, sr: SuperResolver, height: int, width: int, tile: int, channels: int
     ) -> None:
-        picture = pixels((height, width, channels), np.uint8)
-        whole = sr(picture, tile=None).astype(int)
-        tiled = sr(picture, tile=tile).astype(int)
+        image = pixels((height, width, channels), np.uint8)
+        whole = sr(image, tile=None).astype(int)
+        tiled = sr(image, tile=tile).astype(int)
         difference = np.abs(whole - tiled)
         assert difference.max() <= 1
         assert (difference == 0).mean() >= 0.999 or difference.sum() <= 1
@@ -136,14 +136,14 @@ class TestArrays:
             (np.full((4, 4), -0.1, np.float32), "between 0 and 1"),
         ],
     )
-    def test_what_is_no_picture(self, sr: SuperResolver, array: np.ndarray, expected: str) -> None:
-        with pytest.raises(PictureError, match=expected) as caught:
+    def test_what_is_no_image(self, sr: SuperResolver, array: np.ndarray, expected: str) -> None:
+        with pytest.raises(ImageError, match=expected) as caught:
             sr(array)
         assert str(caught.value).count(". ") == 0
 
     def test_what_is_not_even_an_array(self, sr: SuperResolver) -> None:
         for thing in (None, 3, [[1, 2], [3, 4]], b"abc"):
-            with pytest.raises(PictureError, match="A picture is a PIL image"):
+            with pytest.raises(ImageError, match="An image is a PIL image"):
                 sr(thing)  # type: ignore[call-overload]
 
 
@@ -184,10 +184,8 @@ class TestTensors:
             (torch.full((3, 4, 4), torch.nan), "NaN"),
         ],
     )
-    def test_what_is_no_picture(
-        self, sr: SuperResolver, tensor: torch.Tensor, expected: str
-    ) -> None:
-        with pytest.raises(PictureError, match=expected):
+    def test_what_is_no_image(self, sr: SuperResolver, tensor: torch.Tensor, expected: str) -> None:
+        with pytest.raises(ImageError, match=expected):
             sr(tensor)
 
 
@@ -227,7 +225,7 @@ class TestImages:
         assert np.array_equal(np.asarray(big), np.asarray(sr(upright)))
 
     def test_a_path_to_nothing(self, sr: SuperResolver, tmp_path: Path) -> None:
-        with pytest.raises(PictureError, match=r"nothing\.png"):
+        with pytest.raises(ImageError, match=r"nothing\.png"):
             sr(tmp_path / "nothing.png")
 
 
@@ -316,7 +314,7 @@ class TestFiles:
 
     def test_what_is_lost_is_warned_of(self, sr: SuperResolver, tmp_path: Path) -> None:
         Image.fromarray(pixels((4, 4, 4), np.uint8)).save(tmp_path / "sprite.png")
-        with pytest.warns(PictureWarning, match="transparency"):
+        with pytest.warns(ImageWarning, match="transparency"):
             result = sr.upscale_file(tmp_path / "sprite.png", tmp_path / "flat.jpg")
         assert any("transparency" in sentence for sentence in result.warnings)
 
@@ -341,7 +339,7 @@ class TestFiles:
     ) -> None:
         steps: list[int] = []
         for name in ("o.xyz", "missing folder/o.png"):
-            with pytest.raises(PictureError):
+            with pytest.raises(ImageError):
                 sr.upscale_file(photo, tmp_path / name, progress=lambda done, _: steps.append(done))
         assert not steps
 
@@ -373,27 +371,27 @@ class TestOptions:
             SuperResolver.from_pretrained(**options)(np.zeros((2, 2), np.uint8))
 
     def test_strength(self, bundled: Path) -> None:
-        picture = pixels((6, 6, 3), np.float32)
+        image = pixels((6, 6, 3), np.float32)
         faithful, perceptual = (
-            SuperResolver.from_pretrained(name)(picture) for name in ("srresnet", "srgan")
+            SuperResolver.from_pretrained(name)(image) for name in ("srresnet", "srgan")
         )
-        assert np.array_equal(SuperResolver.from_pretrained(strength=0)(picture), faithful)
-        assert np.array_equal(SuperResolver.from_pretrained(strength=1)(picture), perceptual)
-        assert np.array_equal(SuperResolver.from_pretrained()(picture), perceptual)
+        assert np.array_equal(SuperResolver.from_pretrained(strength=0)(image), faithful)
+        assert np.array_equal(SuperResolver.from_pretrained(strength=1)(image), perceptual)
+        assert np.array_equal(SuperResolver.from_pretrained()(image), perceptual)
         between = SuperResolver.from_pretrained(strength=0.5)
-        assert not np.array_equal(between(picture), faithful)
-        assert not np.array_equal(between(picture), perceptual)
+        assert not np.array_equal(between(image), faithful)
+        assert not np.array_equal(between(image), perceptual)
         with pytest.raises(ValueError, match="does not go with model 'srresnet'"):
             SuperResolver.from_pretrained("srresnet", strength=0.5)
 
     def test_several_threads_give_what_one_gives(self, sr: SuperResolver) -> None:
-        pictures = [pixels((11 + n, 17 - n, 3), np.uint8) for n in range(6)]
-        expected = [sr(picture) for picture in pictures]
+        images = [pixels((11 + n, 17 - n, 3), np.uint8) for n in range(6)]
+        expected = [sr(image) for image in images]
         found: dict[int, np.ndarray] = {}
 
         def work(first: int) -> None:
-            for index in range(first, len(pictures), 3):
-                found[index] = sr(pictures[index], tile=8)
+            for index in range(first, len(images), 3):
+                found[index] = sr(images[index], tile=8)
 
         threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
         for thread in threads:
@@ -424,8 +422,8 @@ class TestSaving:
         sr = SuperResolver.from_pretrained(strength=0.3)
         sr.save_pretrained(tmp_path / "blend")
         again = SuperResolver.from_pretrained(tmp_path / "blend")
-        picture = pixels((5, 5, 3), np.uint8)
-        assert np.array_equal(again(picture), sr(picture))
+        image = pixels((5, 5, 3), np.uint8)
+        assert np.array_equal(again(image), sr(image))
         card = (tmp_path / "blend" / "README.md").read_text(encoding="utf-8")
         assert card.startswith("---\nlicense: mit\n")
         assert "0.3" in card

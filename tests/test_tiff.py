@@ -33,8 +33,8 @@ def encode(pixels: Array, metadata: Metadata | None = None, band: int = 5, **opt
 
 def decode(data: bytes) -> Array:
     image: Any = Image.open(io.BytesIO(data))
-    if sixteen_bit.deep_channels(image):
-        return sixteen_bit.read_deep(image, Image.open(io.BytesIO(data)))
+    if sixteen_bit.sixteen_bit_channels(image):
+        return sixteen_bit.read_sixteen_bit(image, Image.open(io.BytesIO(data)))
     return np.asarray(image).reshape(image.height, image.width, -1)
 
 

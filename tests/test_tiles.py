@@ -33,7 +33,7 @@ def test_a_core_is_found_in_what_was_read_and_in_the_result() -> None:
     span = cut(100, 25, 10)[1]
     assert span.length == 45
     assert span.crop(4) == slice(40, 140)
-    assert span.enlarged(4) == slice(100, 200)
+    assert span.upscaled(4) == slice(100, 200)
 
 
 @pytest.mark.parametrize(

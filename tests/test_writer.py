@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms, features
 
-from srgan_infer.errors import PictureError
+from srgan_infer.errors import ImageError
 from srgan_infer.images.formats import FORMATS, check_output
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.read import open_file
@@ -88,9 +88,9 @@ def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str, channels: int) -> No
     file = tmp_path / f"out.{suffix}"
     pixels = gradient(channels, np.uint16)
     assert write(file, pixels) == ()
-    picture = next(open_file(file).frames())
-    color = picture.color[0:24]
-    read = color if picture.alpha is None else np.dstack([color, picture.alpha])
+    image = next(open_file(file).frames())
+    color = image.color[0:24]
+    read = color if image.alpha is None else np.dstack([color, image.alpha])
     assert read.dtype == np.uint16
     assert np.array_equal(read, pixels)
 
@@ -108,8 +108,8 @@ def test_sixteen_bits_into_eight_are_rounded_with_a_warning(tmp_path: Path, suff
 def test_floats_keep_their_values_in_tiff(tmp_path: Path) -> None:
     pixels = gradient(1, np.float32)
     write(tmp_path / "out.tif", pixels)
-    picture = next(open_file(tmp_path / "out.tif").frames())
-    assert np.array_equal(picture.color[0:24], pixels)
+    image = next(open_file(tmp_path / "out.tif").frames())
+    assert np.array_equal(image.color[0:24], pixels)
 
 
 @pytest.mark.parametrize(
@@ -121,18 +121,18 @@ def test_limits_are_told_before_anything_is_written(
 ) -> None:
     needs(name[2:])
     with (
-        pytest.raises(PictureError, match=choose),
+        pytest.raises(ImageError, match=choose),
         create(tmp_path / name, size=size, channels=3),
     ):
-        pytest.fail("the picture was begun")
+        pytest.fail("the image was begun")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(PictureError, match=choose):
+    with pytest.raises(ImageError, match=choose):
         check_output(tmp_path / name, size=size, channels=3)
 
 
 @pytest.mark.parametrize("name", ["out.xyz", "out", "out.mp4"])
 def test_an_unknown_suffix_lists_what_is_possible(name: str) -> None:
-    with pytest.raises(PictureError, match=r"png, jpg.*tif"):
+    with pytest.raises(ImageError, match=r"png, jpg.*tif"):
         check_output(name, size=(1, 1), channels=3)
 
 
@@ -141,13 +141,13 @@ def test_the_format_can_be_named(tmp_path: Path) -> None:
         write(tmp_path / "noname", gradient(3), format=name)
         with Image.open(tmp_path / "noname") as image:
             assert image.format == "PNG"
-    with pytest.raises(PictureError, match="name the format"):
+    with pytest.raises(ImageError, match="name the format"):
         check_output(io.BytesIO(), size=(1, 1), channels=3)
 
 
 @pytest.mark.parametrize("quality", [0, 101, -3])
 def test_quality_out_of_range(quality: int) -> None:
-    with pytest.raises(PictureError, match="between 1 and 100"):
+    with pytest.raises(ImageError, match="between 1 and 100"):
         check_output("a.jpg", size=(1, 1), channels=3, quality=quality)
 
 
@@ -203,7 +203,7 @@ def test_missing_rows_are_an_error_and_no_file(tmp_path: Path, suffix: str) -> N
 @pytest.mark.parametrize("format", ["png", "tif", "jpg"])
 def test_a_full_disk_is_one_sentence(format: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
-    with pytest.raises(PictureError, match="cannot be written"):
+    with pytest.raises(ImageError, match="cannot be written"):
         write("/dev/full", pixels, format=format)
 
 
@@ -215,7 +215,7 @@ def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, suffix: str) -
     file.write_bytes(b"old")
     script = f"""
 import resource, signal, numpy as np
-from srgan_infer.errors import PictureError
+from srgan_infer.errors import ImageError
 from srgan_infer.images.write import create
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
@@ -223,7 +223,7 @@ pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
 try:
     with create({str(file)!r}, size=(300, 300), channels=3) as output:
         output.write(pixels)
-except PictureError as error:
+except ImageError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -234,7 +234,7 @@ except PictureError as error:
 
 
 def test_a_folder_that_is_missing_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="cannot be written"):
+    with pytest.raises(ImageError, match="cannot be written"):
         write(tmp_path / "none" / "a.png", gradient(3))
 
 
@@ -327,11 +327,11 @@ def test_animations(tmp_path: Path, suffix: str) -> None:
     assert read.n_frames == 3
     assert read.metadata.durations == (40, 120, 250)
     assert suffix == "avif" or read.metadata.loop == 3
-    for picture, frame in zip(read.frames(), frames, strict=True):
-        assert picture.alpha is not None
-        assert np.abs(picture.alpha.astype(int) - frame[..., 3]).max() <= 8
+    for image, frame in zip(read.frames(), frames, strict=True):
+        assert image.alpha is not None
+        assert np.abs(image.alpha.astype(int) - frame[..., 3]).max() <= 8
         opaque = frame[..., 3] == 255
-        inner = np.asarray(picture.color[0:24]).astype(int)
+        inner = np.asarray(image.color[0:24]).astype(int)
         lossy = 60 if suffix in ("webp", "avif") else 0
         assert np.abs(inner - frame[..., :3])[opaque].mean() <= lossy
 
@@ -346,8 +346,8 @@ def test_soft_edges_of_a_gif_are_cut_in_the_middle(tmp_path: Path) -> None:
     assert alpha.tolist() == [0] * 128 + [255] * 128
 
 
-def test_an_animation_does_not_become_a_still_picture() -> None:
-    with pytest.raises(PictureError, match="GIF"):
+def test_an_animation_does_not_become_a_still_image() -> None:
+    with pytest.raises(ImageError, match="GIF"):
         check_output("a.jpg", size=(9, 9), channels=3, n_frames=4)
 
 

@@ -1,4 +1,4 @@
-"""Makes the pictures in this folder.
+"""Makes the images in this folder.
 
     python docs/images/make.py sample PATH/TO/coffee.png     # sample.png and original.png
     python docs/images/make.py comparisons                   # comparison.png, compressed.png
@@ -51,7 +51,7 @@ def save_sheet(name: str, sample: Image.Image, models: Sequence[str]) -> None:
     """Side by side: bicubic, models, the original."""
     with Image.open(HERE / "original.jpg") as image:
         original = image.convert("RGB")
-    pictures = [
+    images = [
         ("bicubic", sample.resize(original.size, Image.Resampling.BICUBIC)),
         *((model, SuperResolver.from_pretrained(model)(sample)) for model in models),
         ("original", original),
@@ -59,12 +59,12 @@ def save_sheet(name: str, sample: Image.Image, models: Sequence[str]) -> None:
     left, top, right, bottom = (SCALE * edge for edge in DETAIL)
     width, height = right - left, bottom - top
     gap, label = 8, 28
-    sheet = Image.new("RGB", (len(pictures) * (width + gap) - gap, height + label), "white")
+    sheet = Image.new("RGB", (len(images) * (width + gap) - gap, height + label), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=18)
-    for index, (title, picture) in enumerate(pictures):
+    for index, (title, decoded) in enumerate(images):
         column = index * (width + gap)
-        sheet.paste(picture.crop((left, top, right, bottom)), (column, label))
+        sheet.paste(decoded.crop((left, top, right, bottom)), (column, label))
         draw.text((column, 2), title, fill="black", font=font)
     sheet.save(HERE / name, optimize=True)
 

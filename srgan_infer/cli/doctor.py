@@ -24,7 +24,7 @@ from srgan_infer.version import __version__
 
 GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN_INPUT = GOLDEN_FOLDER / "input.png"
-# The golden picture's text that names the weights that made it.
+# The golden image's text that names the weights that made it.
 WEIGHTS_KEY = "weights-sha256"
 # Largest difference in 8-bit levels: rounding in float32, noise in half precision.
 TOLERANCE = {torch.float32: 1, torch.float16: 8, torch.bfloat16: 3}
@@ -33,7 +33,7 @@ PACKAGES = ("torch", "numpy", "pillow", "huggingface_hub", "safetensors")
 
 @dataclass(frozen=True)
 class SelfTest:
-    """A model's answer to the golden picture on one device.
+    """A model's answer to the golden image on one device.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class SelfTest:
     difference
         Largest difference from it, in 8-bit levels; ``None`` if nothing was compared.
     seconds
-        For the golden picture, the first run on the device included.
+        For the golden image, the first run on the device included.
     problem
         What is wrong, or ``None``.
     """
@@ -59,7 +59,7 @@ class SelfTest:
 
 
 def self_test(model: str, device: str) -> SelfTest:
-    """Enlarge the golden picture and compare with what was recorded for these weights."""
+    """Upscale the golden image and compare with what was recorded for these weights."""
     dtype = ""
     try:
         sr = SuperResolver.from_pretrained(model, device=device)
@@ -68,7 +68,7 @@ def self_test(model: str, device: str) -> SelfTest:
             made_by = golden.info.get(WEIGHTS_KEY)
             expected = np.asarray(golden.convert("RGB"))
         if made_by != sr.sha256:
-            other = "the golden picture was made by other weights; install the package again"
+            other = "the golden image was made by other weights; install the package again"
             return SelfTest(model, device, dtype, False, problem=other)
         start = time.perf_counter()
         with Image.open(GOLDEN_INPUT) as image:

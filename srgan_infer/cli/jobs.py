@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from srgan_infer.errors import PictureError
+from srgan_infer.errors import ImageError
 from srgan_infer.images.formats import FORMATS, Format, choose_format
 
 STREAM = "-"
@@ -39,7 +39,7 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to do.
+    """One image to do.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Job:
     target
         The file to write; ``None`` for standard output, or where there is a problem.
     name
-        How messages call the picture.
+        How messages call the image.
     problem
         Why it cannot be done, if that is known already.
     skipped
@@ -64,7 +64,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Found:
-    """A picture file that a name on the command line led to.
+    """An image file that a name on the command line led to.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ def plan(
     names
         Files, folders, patterns, or ``"-"``.
     output
-        A file if one picture was named and it has an extension, else a
+        A file if one image was named and it has an extension, else a
         folder; ``"-"`` for standard output; ``None`` for beside the sources.
     recursive
         Whether folders are searched to their ends.
@@ -128,7 +128,7 @@ def plan(
     if output == STREAM:
         if len(found) + len(problems) != 1:
             raise UsageError(
-                f"Only one picture goes to standard output (-), not {len(found) + len(problems)}; "
+                f"Only one image goes to standard output (-), not {len(found) + len(problems)}; "
                 "give a folder."
             )
         return problems or [Job(str(found[0].path), found[0].path)]
@@ -144,7 +144,7 @@ def plan(
             raise UsageError(f"--suffix does not go with the output file {output}; leave one out.")
         if len(found) > 1:
             raise UsageError(
-                f"{len(found)} pictures cannot go to the one file {output}; give a folder."
+                f"{len(found)} images cannot go to the one file {output}; give a folder."
             )
         _check_extension(output, wanted)
         jobs = [Job(str(one.path), one.path, Path(output)) for one in found]
@@ -157,7 +157,7 @@ def plan(
 def _format(name: str | None) -> Format | None:
     try:
         return None if name is None else choose_format(Path(), name)
-    except PictureError as error:
+    except ImageError as error:
         raise UsageError(f"--format: {error}") from None
 
 
@@ -166,7 +166,7 @@ def _check_extension(output: str, wanted: Format | None) -> None:
     if wanted is None:
         try:
             choose_format(output, None)
-        except PictureError as error:
+        except ImageError as error:
             raise UsageError(f"{output}: {error}") from None
     elif WRITTEN.get(Path(output).suffix.lower()) not in (None, wanted):
         raise UsageError(f"{output} contradicts --format {wanted.name}; change one of the two.")
@@ -190,7 +190,7 @@ def _folder(output: str) -> Path:
 def _find(
     names: Sequence[str], recursive: bool, output: Path | None
 ) -> tuple[list[Found], list[Job]]:
-    """All picture files that the names lead to, each once, and the names that lead nowhere."""
+    """All image files that the names lead to, each once, and the names that lead nowhere."""
     found: list[Found] = []
     problems: list[Job] = []
     for name in names:
@@ -200,14 +200,14 @@ def _find(
             found += inside
             if not inside:
                 deeper = "" if recursive else "; subfolders need --recursive"
-                problems.append(Job(name, problem=f"There is no picture in this folder{deeper}."))
+                problems.append(Job(name, problem=f"There is no image in this folder{deeper}."))
         elif os.path.lexists(name) or not glob.has_magic(name):
             found.append(Found(path, Path(path.name), listed=False))
         else:
             matches = list(_match(name, recursive, output))
             found += matches
             if not matches:
-                problems.append(Job(name, problem="No picture matches this pattern."))
+                problems.append(Job(name, problem="No image matches this pattern."))
     unique: dict[str, Found] = {}
     for one in found:
         unique.setdefault(_key(one.path), one)
@@ -215,7 +215,7 @@ def _find(
 
 
 def _walk(folder: Path, base: Path, recursive: bool, output: Path | None) -> Iterator[Found]:
-    """Pictures in a folder, by their extension and in the order of their names.
+    """Images in a folder, by their extension and in the order of their names.
 
     The output folder is not entered, so that results do not become sources.
     """
@@ -223,7 +223,7 @@ def _walk(folder: Path, base: Path, recursive: bool, output: Path | None) -> Ite
     entries = [entry for entry in entries if not entry.name.startswith(".")]
     for entry in entries:
         path = folder / entry.name
-        if entry.is_file() and _is_picture(path):
+        if entry.is_file() and _is_image(path):
             yield Found(path, path.relative_to(base), listed=True)
     if not recursive:
         return
@@ -246,11 +246,11 @@ def _match(pattern: str, recursive: bool, output: Path | None) -> Iterator[Found
         if path.is_dir():
             if recursive:
                 yield from _walk(path, base, True, output)
-        elif exact or _is_picture(path):
+        elif exact or _is_image(path):
             yield Found(path, path.relative_to(base), listed=True)
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return path.suffix.lower() in WRITTEN or path.suffix.lower() in READ_ONLY
 
 

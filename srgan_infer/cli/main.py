@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from srgan_infer.cli.reports import Outcome, Report, Step, bars, duration
-from srgan_infer.errors import PictureWarning, UpscaleError
+from srgan_infer.errors import ImageWarning, UpscaleError
 from srgan_infer.version import __version__
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ LONG = {"-o": "--output"}
 DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 DESCRIPTION = """\
-Make pictures four times larger with a neural network.
+Make images four times larger with a neural network.
 
-  srgan-upscale in.jpg out.png            one picture
+  srgan-upscale in.jpg out.png            one image
   srgan-upscale in.jpg                    beside it, as in_upscaled.jpg
   srgan-upscale a.jpg b.png -o large      several, into a folder
   srgan-upscale photos -o large --recursive
@@ -41,10 +41,10 @@ Make pictures four times larger with a neural network.
 
 EPILOG = """\
 Two names without -o are the input and the output. OUTPUT is a folder if it
-exists as one, ends in a slash, has no extension, or if several pictures go
+exists as one, ends in a slash, has no extension, or if several images go
 there. Results that exist are never replaced unless --overwrite is given.
 
-Exit status: 0 all done; 1 a picture failed, the others are done; 2 nothing was
+Exit status: 0 all done; 1 an image failed, the others are done; 2 nothing was
 begun (bad usage, no model); 130 interrupted.
 """
 
@@ -84,7 +84,7 @@ def _main(arguments: Sequence[str]) -> int:
         return examine(args.device, as_json=args.json)
     if not args.inputs:
         parser.print_usage(sys.stderr)
-        return _refuse("Name at least one picture, or - for standard input.")
+        return _refuse("Name at least one image, or - for standard input.")
 
     from srgan_infer.cli.jobs import UsageError
 
@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     add = group.add_argument
     add("--dry-run", action="store_true", default=False, help="say what would be done")
     add("-q", "--quiet", action="store_true", default=False, help="say nothing but errors")
-    add("--json", action="store_true", default=False, help="one line a picture on stdout")
+    add("--json", action="store_true", default=False, help="one line an image on stdout")
     add("--doctor", action="store_true", default=False, help="check the installation")
     add("--version", action="version", version=f"srgan-infer {__version__}")
     return parser
@@ -203,7 +203,7 @@ def _is_open(job: Job) -> bool:
 
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
-    """The pictures to do; two names without -o are input and output."""
+    """The images to do; two names without -o are input and output."""
     from srgan_infer.cli import jobs
 
     names, output = list(args.inputs), args.output
@@ -246,24 +246,24 @@ def _protect_second_input(planned: list[Job]) -> None:
 
 
 def _check_streams(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
-    """Refuse a picture on a standard output that cannot take it."""
+    """Refuse an image on a standard output that cannot take it."""
     from srgan_infer.cli.jobs import UsageError
 
     if not any(_is_open(job) and job.target is None for job in jobs) or args.dry_run:
         return
     if args.json:
-        raise UsageError("--json and the picture cannot both go to standard output; give -o.")
+        raise UsageError("--json and the image cannot both go to standard output; give -o.")
     if sys.stdout.isatty():
-        raise UsageError("A picture is not written to a terminal; give -o or redirect it.")
+        raise UsageError("An image is not written to a terminal; give -o or redirect it.")
 
 
 def _resolvers(args: argparse.Namespace) -> list[SuperResolver]:
-    """One ready instance for each device; options are checked before a picture is opened."""
+    """One ready instance for each device; options are checked before an image is opened."""
     import torch
 
     from srgan_infer.resolver import SuperResolver
 
-    # On a GPU float32 is for what has more than the 11 bits of TF32: deep pictures.
+    # On a GPU float32 is for what has more than the 11 bits of TF32: 16-bit images.
     torch.backends.cudnn.allow_tf32 = False
 
     devices = [name.strip() for name in args.device.split(",")]
@@ -276,7 +276,7 @@ def _run(args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[Supe
     """Do the jobs and tell about each."""
     report = _report(args, jobs)
     todo = [job for job in jobs if _is_open(job)]
-    warnings.simplefilter("ignore", PictureWarning)  # they are in the results too
+    warnings.simplefilter("ignore", ImageWarning)  # they are in the results too
     with _termination_as_ctrl_c(), bars(report, len(todo), len(resolvers)) as (advance, steps):
         if len(resolvers) == 1:
             # Not in a thread: outside the main one, glibc's allocator lets the memory of
@@ -350,7 +350,7 @@ def _upscale(
     resolver: SuperResolver,
     step: Step,
 ) -> Outcome:
-    """One picture; whatever goes wrong with it is its outcome."""
+    """One image; whatever goes wrong with it is its outcome."""
     start = time.perf_counter()
     source: Any = sys.stdin.buffer if job.source is None else job.source
     target: Any = sys.stdout.buffer if job.target is None else job.target
@@ -371,7 +371,7 @@ def _upscale(
     except OSError as error:
         return Outcome(job, "failed", _system_reason(error))
     except Exception as error:
-        # A defect must not end a batch either, but it is not passed off as the picture's fault.
+        # A defect must not end a batch either, but it is not passed off as the image's fault.
         reason = f"Internal error, please report it: {type(error).__name__}: {error}"
         return Outcome(job, "failed", " ".join(reason.split()))
     facts = {
@@ -379,7 +379,7 @@ def _upscale(
         "frames": result.frames,
         "seconds": round(time.perf_counter() - start, 3),
         "device": str(resolver.device),
-        "better_model": result.better_model,
+        "suggested_model": result.suggested_model,
     }
     return Outcome(job, "done", facts=facts, warnings=result.warnings)
 
@@ -396,7 +396,7 @@ def _dry_run(
     """Say what would be done, from the headers and a short trial of the speed."""
     from srgan_infer.images.formats import check_output
     from srgan_infer.images.read import open_file
-    from srgan_infer.resolver import better_model
+    from srgan_infer.resolver import suggested_model
 
     report = _report(args, jobs)
     resolver = resolvers[0]
@@ -436,7 +436,7 @@ def _dry_run(
             "memory_bytes": plan.peak_bytes,
             "estimated_seconds": round(seconds, 1),
             "device": str(resolver.device),
-            "better_model": better_model(resolver.name, file),
+            "suggested_model": suggested_model(resolver.name, file),
         }
         report.tell(Outcome(job, "planned", facts=facts, warnings=file.warnings + lost))
     status = report.finish([job for job in jobs if not _is_open(job)])
@@ -446,7 +446,7 @@ def _dry_run(
 
 
 def _seconds_per_pixel(resolver: SuperResolver) -> float:
-    """Time of a small picture after one to warm up, for one input pixel."""
+    """Time of a small image after one to warm up, for one input pixel."""
     import numpy as np
 
     trial = np.zeros((96, 96, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""What the command says: lines about pictures for people or programs, and progress bars."""
+"""What the command says: lines about images for people or programs, and progress bars."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from srgan_infer.cli.jobs import Job
 
-# Told the picture's name, the steps done and their number.
+# Told the image's name, the steps done and their number.
 Step = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one picture.
+    """What became of one image.
 
     Attributes
     ----------
     job
-        The picture.
+        The image.
     status
         ``"done"``, ``"planned"``, ``"skipped"`` or ``"failed"``.
     reason
@@ -54,7 +54,7 @@ class Report:
         self.advised = False
 
     def tell(self, outcome: Outcome) -> None:
-        """One line about one picture."""
+        """One line about one image."""
         self.counts[outcome.status] += 1
         job = outcome.job
         if self.json:
@@ -75,7 +75,7 @@ class Report:
         if not self.quiet:
             for warning in outcome.warnings:
                 self.say(f"{job.name}: warning: {warning}")
-            if (model := outcome.facts.get("better_model")) and not self.advised:
+            if (model := outcome.facts.get("suggested_model")) and not self.advised:
                 self.advised = True  # once a batch
                 self.say(f"{job.name}: this JPEG is heavily compressed; try --model {model}")
 
@@ -101,7 +101,7 @@ class Report:
 
 
 def sentence(outcome: Outcome) -> str:
-    """What became of a picture that did not fail."""
+    """What became of an image that did not fail."""
     if outcome.status == "skipped":
         return f"skipped. {outcome.reason}"
     facts = outcome.facts
@@ -125,21 +125,21 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def bars(
-    report: Report, pictures: int, workers: int
+    report: Report, images: int, workers: int
 ) -> Iterator[tuple[Callable[[], None], list[Step]]]:
-    """Progress of the batch, and of each worker's picture, on a terminal."""
+    """Progress of the batch, and of each worker's image, on a terminal."""
     if not report.bars:
         yield (lambda: None), [lambda name, done, total: None] * workers
         return
     from tqdm import tqdm
 
     with tqdm(
-        total=pictures, unit="picture", desc="Pictures", disable=pictures < 2, dynamic_ncols=True
+        total=images, unit="image", desc="Images", disable=images < 2, dynamic_ncols=True
     ) as whole:
-        below = 0 if pictures < 2 else 1
+        below = 0 if images < 2 else 1
         bars = [
             tqdm(unit="step", position=below + index, leave=False, dynamic_ncols=True)
-            for index in range(min(workers, pictures))
+            for index in range(min(workers, images))
         ]
 
         def mover(bar: Any) -> Step:

@@ -1,4 +1,4 @@
-"""Devices: which there are, what number type is fast there, how much memory is free."""
+"""Devices: which there are, what dtype is fast there, how much memory is free."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 LARGE_BLOCK = 31 << 20
 
 
-def keep_room(size: int) -> Tensor | None:
+def hold_heap(size: int) -> Tensor | None:
     """Have the C library keep about ``size`` bytes for as long as the result lives; Linux only.
 
     glibc gives large blocks, and free memory at the top of its heap, back to the
-    system, which clears every page when it is next asked for: on wide pictures
+    system, which clears every page when it is next asked for: on wide images
     that took a tenth of the time. Where a block of 31 MiB has been freed, smaller
     ones come from the heap (mallopt(3)); and what lies below a block that is in
     use is not the top. The memory is only set aside: what is not used is never there.
@@ -69,7 +69,7 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The number type itself; ``"auto"`` is half only where that is fast and within a level.
+    """The dtype itself; ``"auto"`` is half only where that is fast and within a level.
 
     In bfloat16 only the inner convolutions have 8 bits (:func:`srgan_infer.bands.prepare`).
     """

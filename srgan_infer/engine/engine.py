@@ -1,9 +1,9 @@
-"""Where and how the network runs: device, number type, memory budget, back-off.
+"""Where and how the network runs: device, dtype, memory budget, back-off.
 
-On the CPU a picture streams through the network in thin bands.
+On the CPU an image streams through the network in thin bands.
 On a GPU, and in float16, it is cut into tiles with the derived halo, because
 a tile can be run again: in float32 where half precision overflowed, or
-smaller where memory ran out. Both give what inference on the whole picture
+smaller where memory ran out. Both give what inference on the whole image
 gives.
 """
 
@@ -21,25 +21,25 @@ from srgan_infer.engine.devices import (
     choose_dtype,
     free_cache,
     free_memory,
+    hold_heap,
     is_out_of_memory,
-    keep_room,
     parse_memory,
 )
 from srgan_infer.engine.plan import Plan, Span, Tile, band_values, check, cut, tile_values
 from srgan_infer.engine.tiles import (
-    Flight,
-    land,
-    launch,
+    PendingTile,
+    finish_tile,
     network_values,
+    start_tile,
     to_network,
-    to_picture,
+    to_pixels,
     to_values,
 )
 from srgan_infer.errors import OutOfMemoryError
 from srgan_infer.images.rows import RowSource
 from srgan_infer.network.generator import Generator, GeneratorConfig
-from srgan_infer.network.stream import Network, Stream, prepare
-from srgan_infer.network.streaming import Room
+from srgan_infer.network.stream import Network, RowStream, prepare
+from srgan_infer.network.streaming import FeatureBuffer
 
 # Low-resolution pixels in one band: large enough that starting an operation and
 # copying the rows kept cost little, small enough for a layer to stay in the cache.
@@ -68,7 +68,7 @@ class Engine:
     device
         ``"auto"`` picks CUDA, then Apple MPS, then the CPU.
     dtype
-        ``"auto"`` picks for 8-bit pictures float16 on CUDA GPUs that are fast
+        ``"auto"`` picks for 8-bit images float16 on CUDA GPUs that are fast
         at it, and bfloat16 for the inner convolutions on CPUs with instructions
         for it; float32 elsewhere; or ``"float32"``, ``"float16"``,
         ``"bfloat16"``. On CUDA float32 is TF32 unless
@@ -77,7 +77,7 @@ class Engine:
     Raises
     ------
     ValueError
-        If the device or the number type is unknown or absent.
+        If the device or the dtype is unknown or absent.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class Engine:
             if self.dtype == torch.float32
             else prepare(generator, self.device, torch.float32)
         )
-        # Exact to a level is enough for 8 bits; deeper pictures get no half precision unasked.
+        # Exact to a level is enough for 8 bits; 16-bit images get no half precision unasked.
         rough = self.dtype != torch.float32 and dtype == "auto"
-        self.deep: Network = self.exact if rough else self.network
+        self._sixteen_bit: Network = self.exact if rough else self.network
 
     def plan(
         self,
@@ -107,15 +107,15 @@ class Engine:
         tile: Tile = "auto",
         max_memory: int | str | None = None,
     ) -> Plan:
-        """Decide how a picture is cut.
+        """Decide how an image is cut.
 
         Parameters
         ----------
         height, width
-            Of the picture, in pixels, from 1 up.
+            Of the image, in pixels, from 1 up.
         tile
             ``"auto"``, the largest edge of a piece in pixels of the input, or
-            None for the picture in one piece.
+            None for the image in one piece.
         max_memory
             Bytes, or text such as ``"2GB"``; by default half of what is free.
 
@@ -127,7 +127,7 @@ class Engine:
             If no cut fits.
         """
         if height < 1 or width < 1:
-            raise ValueError(f"a picture needs at least one pixel, not {width}x{height}.")
+            raise ValueError(f"an image needs at least one pixel, not {width}x{height}.")
         if isinstance(tile, bool) or not (
             tile is None or tile == "auto" or (isinstance(tile, int) and tile >= 1)
         ):
@@ -141,7 +141,7 @@ class Engine:
             plan = self._plan_bands(height, width, tile, budget)
             if plan.peak_bytes <= budget or tile != "auto":
                 return check(plan, budget)
-            # The rows that the layers of a very wide picture keep can take more
+            # The rows that the layers of a very wide image keep can take more
             # than tiles, which compute their halos again but keep nothing.
         return check(self._plan_tiles(height, width, tile, budget), budget)
 
@@ -153,7 +153,7 @@ class Engine:
             tall = min(height, max(config.scale, BAND_PIXELS // wide))
             if tile != "auto":
                 tall = min(tall, tile)
-        size = self.network.features.itemsize
+        size = self.network.feature_dtype.itemsize
 
         def planned() -> Plan:
             rows, columns = cut(height, tall, 0), cut(width, wide, config.halo)
@@ -182,7 +182,7 @@ class Engine:
 
     def _tiles(self, height: int, width: int, edge: int) -> Plan:
         rows, columns = (cut(length, edge, self.config.halo) for length in (height, width))
-        # Both number types' worth, since a tile may be run again in float32.
+        # Both dtypes' worth, since a tile may be run again in float32.
         peak = 4 * tile_values(self.config, rows, columns)
         peak += 4 * 3 * (rows[0].stop - rows[0].start) * width * self.config.scale**2
         return Plan("tiles", height, width, self.config.scale, rows, columns, None, peak)
@@ -190,7 +190,7 @@ class Engine:
     def run(
         self, source: RowSource, plan: Plan, progress: ProgressFn | None = None
     ) -> Iterator[np.ndarray]:
-        """Enlarge a picture.
+        """Upscale an image.
 
         Parameters
         ----------
@@ -206,12 +206,12 @@ class Engine:
         numpy.ndarray
             h×(scale·W)×C rows from top to bottom, of the source's dtype;
             together scale·H rows. Integers are clipped and rounded, floats
-            clipped to [0, 1]. Grey is the luma (BT.601) of the enlarged grey.
+            clipped to [0, 1]. Grey is the luma (BT.601) of the upscaled grey.
 
         Raises
         ------
         ValueError
-            If the source is of another size than the plan or no picture.
+            If the source is of another size than the plan or no image.
         OutOfMemoryError
             If memory runs out even with the smallest tiles.
         """
@@ -220,7 +220,7 @@ class Engine:
         if source.shape[:2] != (plan.height, plan.width):
             raise ValueError(
                 f"the plan is for {plan.height} x {plan.width} pixels,"
-                f" the picture has {source.shape[0]} x {source.shape[1]}."
+                f" the image has {source.shape[0]} x {source.shape[1]}."
             )
         if source.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"expected uint8, uint16 or float32, not {source.dtype}.")
@@ -228,18 +228,18 @@ class Engine:
         run = self._run_bands if plan.kind == "bands" else self._run_tiles
         return run(source, plan, report)
 
-    def _network(self, dtype: np.dtype[Any]) -> Network:
-        """The network for a picture's type."""
-        return self.network if dtype == np.uint8 else self.deep
+    def network_for(self, dtype: np.dtype[Any]) -> Network:
+        """The network for an image's type."""
+        return self.network if dtype == np.uint8 else self._sixteen_bit
 
     def _run_bands(
         self, source: RowSource, plan: Plan, progress: ProgressFn
     ) -> Iterator[np.ndarray]:
         # Held for as long as this run.
-        _lid = keep_room(plan.peak_bytes)
-        network = self._network(source.dtype)
-        room = Room()
-        streams = [Stream(network, plan.tail_rows, room) for _ in plan.columns]
+        _held = hold_heap(plan.peak_bytes)
+        network = self.network_for(source.dtype)
+        room = FeatureBuffer()
+        streams = [RowStream(network, plan.tail_rows, room) for _ in plan.columns]
         # The last step feeds nothing: the layers give the rows that they held
         # back, which together with a band would be much more than a band.
         bands = plan.rows if len(plan.rows) == 1 else (*plan.rows, None)
@@ -256,16 +256,16 @@ class Engine:
                 yield parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     @torch.inference_mode()
-    def _band(self, stream: Stream, rows: np.ndarray, last: bool, column: Span) -> np.ndarray:
+    def _band(self, stream: RowStream, rows: np.ndarray, last: bool, column: Span) -> np.ndarray:
         """One band of one column through the network."""
         try:
             x = to_network(
-                torch.from_numpy(network_values(rows)), self.device, self.network.features
+                torch.from_numpy(network_values(rows)), self.device, self.network.feature_dtype
             )
             crop = column.crop(self.config.scale)
             return np.concatenate(
                 [
-                    to_picture(to_values(out[..., crop], rows.dtype, rows.shape[2]), rows.dtype)
+                    to_pixels(to_values(out[..., crop], rows.dtype, rows.shape[2]), rows.dtype)
                     for out in stream.push(x, last)
                 ]
             )
@@ -320,24 +320,24 @@ class Engine:
         """The first of ``rows`` tile by tile, as (scale·h)×(scale·W)×C."""
         row, total = rows[0], done + len(rows) * len(columns)
         read = np.asarray(source[row.first : row.last])
-        network = self._network(read.dtype)
+        network = self.network_for(read.dtype)
         scale = self.config.scale
         height, width = (row.stop - row.start) * scale, columns[-1].stop * scale
         strip = np.empty((height, width, read.shape[2]), read.dtype)
         # The next tile is on its way before the result of this one is awaited.
-        flying: deque[Flight] = deque()
+        waiting: deque[PendingTile] = deque()
         for column in (*columns, None):
             if column is not None:
                 block = read[:, column.first : column.last]
-                flying.append(launch(network, block, row, column, self.device))
-            if len(flying) > 1 or column is None:
-                flight = flying.popleft()
-                values = land(flight)
+                waiting.append(start_tile(network, block, row, column, self.device))
+            if len(waiting) > 1 or column is None:
+                pending = waiting.popleft()
+                values = finish_tile(pending)
                 if values is None:
-                    again = launch(self.exact, flight.block, row, flight.column, self.device)
-                    values = land(again)
+                    again = start_tile(self.exact, pending.block, row, pending.column, self.device)
+                    values = finish_tile(again)
                 assert values is not None
-                strip[:, flight.column.enlarged(scale)] = to_picture(values, read.dtype)
+                strip[:, pending.column.upscaled(scale)] = to_pixels(values, read.dtype)
                 done += 1
                 progress(done, total)
         return strip

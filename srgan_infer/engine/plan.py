@@ -1,4 +1,4 @@
-"""How a picture is cut into spans, and the memory that it then takes."""
+"""How an image is cut into spans, and the memory that it then takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Span:
 
     ``start <= core < stop`` is what the piece contributes to the result;
     ``first <= read < last`` is what must be read for it: the core and a halo
-    on both sides, cut off at the edges of the picture.
+    on both sides, cut off at the edges of the image.
     """
 
     start: int
@@ -31,11 +31,11 @@ class Span:
         return self.last - self.first
 
     def crop(self, scale: int) -> slice:
-        """Where the core lies in the enlarged result of what was read."""
+        """Where the core lies in the upscaled result of what was read."""
         return slice((self.start - self.first) * scale, (self.stop - self.first) * scale)
 
-    def enlarged(self, scale: int) -> slice:
-        """Where the core lies in the enlarged picture."""
+    def upscaled(self, scale: int) -> slice:
+        """Where the core lies in the upscaled image."""
         return slice(self.start * scale, self.stop * scale)
 
 
@@ -45,7 +45,7 @@ def cut(length: int, size: int, halo: int, start: int = 0) -> tuple[Span, ...]:
     Parameters
     ----------
     length
-        Pixels of the picture along this side, at least 1.
+        Pixels of the image along this side, at least 1.
     size
         Largest core of a piece, at least 1.
     halo
@@ -70,14 +70,14 @@ Tile = int | Literal["auto"] | None
 
 @dataclass(frozen=True)
 class Plan:
-    """How a picture is cut.
+    """How an image is cut.
 
     Attributes
     ----------
     kind
         ``"bands"`` or ``"tiles"``.
     height, width
-        Of the picture, in pixels.
+        Of the image, in pixels.
     scale
         Magnification.
     rows, columns
@@ -85,7 +85,7 @@ class Plan:
     tail_rows
         Rows that the sub-pixel layers take at a time; None for no limit.
     peak_bytes
-        Estimated memory at the highest point, without the picture itself and
+        Estimated memory at the highest point, without the image itself and
         the program.
     """
 

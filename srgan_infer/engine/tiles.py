@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from srgan_infer.engine.plan import Span
-from srgan_infer.network.stream import Network, Stream
+from srgan_infer.network.stream import Network, RowStream
 
 
 @dataclass(frozen=True)
-class Flight:
+class PendingTile:
     """A tile on the device, its result not yet awaited.
 
     Attributes
@@ -38,23 +38,23 @@ class Flight:
     landed: torch.cuda.Event | None
 
 
-def launch(
+def start_tile(
     network: Network, block: np.ndarray, row: Span, column: Span, device: torch.device
-) -> Flight:
+) -> PendingTile:
     """Start a tile: copy it to the device, run it, quantise it, and start to copy it back."""
     values = torch.from_numpy(network_values(block))
     on_cuda = device.type == "cuda"
     if on_cuda:
         values = values.pin_memory()
-    x = to_network(values, device, network.features)
+    x = to_network(values, device, network.feature_dtype)
     scale = network.config.scale
-    (out,) = Stream(network).push(x, last=True)
+    (out,) = RowStream(network).push(x, last=True)
     out = out[:, :, row.crop(scale), column.crop(scale)]
     # Checked before clipping, which hides infinity.
-    finite = None if network.features == torch.float32 else torch.isfinite(out).all()
+    finite = None if network.feature_dtype == torch.float32 else torch.isfinite(out).all()
     result = to_values(out, block.dtype, block.shape[2])
     if not on_cuda:
-        return Flight(block, column, result.cpu(), finite, None)
+        return PendingTile(block, column, result.cpu(), finite, None)
     # A stream of its own, so that copying back overlaps with the next tile.
     copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     copies.wait_stream(torch.cuda.current_stream(device))
@@ -69,16 +69,16 @@ def launch(
             finite.record_stream(copies)
             finite = flag
         landed.record(copies)
-    return Flight(block, column, host, finite, landed)
+    return PendingTile(block, column, host, finite, landed)
 
 
-def land(flight: Flight) -> Tensor | None:
+def finish_tile(pending: PendingTile) -> Tensor | None:
     """Wait for a tile; None if it overflowed in half precision."""
-    if flight.landed is not None:
-        flight.landed.synchronize()
-    if flight.finite is not None and not bool(flight.finite):
+    if pending.landed is not None:
+        pending.landed.synchronize()
+    if pending.finite is not None and not bool(pending.finite):
         return None
-    return flight.values
+    return pending.values
 
 
 def network_values(pixels: np.ndarray) -> np.ndarray:
@@ -122,6 +122,6 @@ def to_values(out: Tensor, dtype: np.dtype[Any], channels: int) -> Tensor:
     return x
 
 
-def to_picture(values: Tensor, dtype: np.dtype[Any]) -> np.ndarray:
-    """Values as an array of the picture's type."""
+def to_pixels(values: Tensor, dtype: np.dtype[Any]) -> np.ndarray:
+    """Values as an array of the image's type."""
     return values.numpy().astype(dtype, copy=False)

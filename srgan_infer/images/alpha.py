@@ -2,7 +2,7 @@
 
 The colour stored under fully transparent pixels is arbitrary (often black or
 white). A network that looks at it draws a fringe of it along every edge, so
-it is replaced by the nearest visible colour before the picture is enlarged.
+it is replaced by the nearest visible colour before the image is upscaled.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def fill_transparent(color: Array, alpha: Array) -> Array:
 
 
 def upscale_alpha(alpha: Array, scale: int, top: int = 0, bottom: int | None = None) -> Array:
-    """Enlarge alpha smoothly (bicubic), whole or a band of rows.
+    """Upscale alpha smoothly (bicubic), whole or a band of rows.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def upscale_alpha(alpha: Array, scale: int, top: int = 0, bottom: int | None = N
     scale
         Magnification.
     top, bottom
-        Rows of ``alpha`` whose enlargement is wanted; default all.
+        Rows of ``alpha`` whose upscaling is wanted; default all.
 
     Returns
     -------

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, features
 
-from srgan_infer.errors import PictureError
+from srgan_infer.errors import ImageError
 from srgan_infer.images.metadata import EXIF_PREFIX, Metadata
 
 Array = npt.NDArray[Any]
@@ -32,7 +32,7 @@ class Format:
         Largest width or height in pixels.
     pixels
         Largest number of pixels.
-    alpha, animated, deep
+    alpha, animated, sixteen_bit
         Whether it has transparency, several frames, 16 bits a channel.
     quality
         The default quality, 1 to 100; None where there is none to choose.
@@ -46,16 +46,16 @@ class Format:
     pixels: int = 2**62
     alpha: bool = True
     animated: bool = False
-    deep: bool = False
+    sixteen_bit: bool = False
     quality: int | None = None
     feature: str | None = None
 
 
 FORMATS = (
-    Format("PNG", (".png", ".apng"), 2**31 - 1, animated=True, deep=True),
+    Format("PNG", (".png", ".apng"), 2**31 - 1, animated=True, sixteen_bit=True),
     Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65500, alpha=False, quality=95),
     Format("WEBP", (".webp",), 16383, animated=True, quality=95, feature="webp"),
-    Format("TIFF", (".tif", ".tiff"), 2**31 - 1, deep=True),
+    Format("TIFF", (".tif", ".tiff"), 2**31 - 1, sixteen_bit=True),
     Format("AVIF", (".avif",), 32768, 16384**2, animated=True, quality=90, feature="avif"),
     Format("BMP", (".bmp",), 2**31 - 1, 2**32 // 4 - 64, alpha=False),
     Format("GIF", (".gif",), 65535, animated=True),
@@ -71,20 +71,20 @@ def choose_format(file: str | Path | BinaryIO, format: str | None) -> Format:
 
     Raises
     ------
-    PictureError
+    ImageError
         If it is unknown, or this Pillow cannot write it; the sentence lists
         what there is.
     """
     if format is None and not isinstance(file, (str, os.PathLike)):
-        raise PictureError(f"name the format of the output: {_possible()}.")
+        raise ImageError(f"name the format of the output: {_possible()}.")
     wanted = format.lower().removeprefix(".") if format else Path(str(file)).suffix.lower()[1:]
     for kind in FORMATS:
         if wanted == kind.name.lower() or f".{wanted}" in kind.suffixes:
             if kind.feature and not features.check(kind.feature):
-                raise PictureError(f"this Pillow is built without {kind.name}; choose {LARGE}.")
+                raise ImageError(f"this Pillow is built without {kind.name}; choose {LARGE}.")
             return kind
     what = f"{wanted!r} is no format" if wanted else f"{file} has no suffix"
-    raise PictureError(f"{what} that can be written; choose one of {_possible()}.")
+    raise ImageError(f"{what} that can be written; choose one of {_possible()}.")
 
 
 def _possible() -> str:
@@ -103,7 +103,7 @@ def check_output(
     n_frames: int = 1,
     quality: int | None = None,
 ) -> tuple[str, ...]:
-    """Say, before anything is computed, whether a picture fits its file.
+    """Say, before anything is computed, whether an image fits its file.
 
     Parameters
     ----------
@@ -117,26 +117,26 @@ def check_output(
 
     Raises
     ------
-    PictureError
-        If the format is unknown or cannot hold the picture at all.
+    ImageError
+        If the format is unknown or cannot hold the image at all.
     """
     kind = choose_format(file, format)
     width, height = size
     if quality is not None and not 1 <= quality <= 100:
-        raise PictureError(f"quality must be between 1 and 100, not {quality}.")
+        raise ImageError(f"quality must be between 1 and 100, not {quality}.")
     if max(size) > kind.edge or width * height > kind.pixels:
         limit = f"{kind.edge} pixels a side" if max(size) > kind.edge else f"{kind.pixels} pixels"
-        raise PictureError(
+        raise ImageError(
             f"{kind.name} holds at most {limit}, not {width}×{height}; choose {LARGE}."
         )
     if n_frames > 1 and not kind.animated:
-        raise PictureError(
-            f"{kind.name} holds one picture, not an animation of {n_frames}; choose {_animated()}."
+        raise ImageError(
+            f"{kind.name} holds one image, not an animation of {n_frames}; choose {_animated()}."
         )
     warnings = []
     if channels in (2, 4) and not kind.alpha:
-        warnings.append(f"{kind.name} has no transparency: the picture is put on white.")
-    if np.dtype(dtype) != np.uint8 and (not kind.deep or n_frames > 1):
+        warnings.append(f"{kind.name} has no transparency: the image is put on white.")
+    if np.dtype(dtype) != np.uint8 and (not kind.sixteen_bit or n_frames > 1):
         warnings.append(f"{kind.name} is written with 8 bits a channel: the finer steps are lost.")
     elif np.dtype(dtype) == np.float32 and kind.name != "TIFF":
         warnings.append(f"{kind.name} is written with 16 bits a channel, not as floating point.")

@@ -6,13 +6,13 @@ import struct
 import zlib
 from typing import BinaryIO
 
-from srgan_infer.errors import PictureError
+from srgan_infer.errors import ImageError
 
 BLOCK = 1 << 20
 
 
 def check_header(name: str, stream: BinaryIO) -> None:
-    """Raise ``PictureError`` if a file of format ``name`` is damaged in a way we know.
+    """Raise ``ImageError`` if a file of format ``name`` is damaged in a way we know.
 
     Parameters
     ----------
@@ -47,19 +47,19 @@ def _check_png(stream: BinaryIO) -> None:
     while True:
         head = stream.read(8)
         if len(head) < 8:
-            raise PictureError("it is cut short.")
+            raise ImageError("it is cut short.")
         length, kind = struct.unpack(">I4s", head)
         checksum = zlib.crc32(kind)
         while length:
             block = stream.read(min(length, BLOCK))
             if not block:
-                raise PictureError("it is cut short.")
+                raise ImageError("it is cut short.")
             checksum = zlib.crc32(block, checksum)
             length -= len(block)
         # Other chunks hold nothing that the pixels need.
         critical = not kind[0] & 0x20
         if stream.read(4) != struct.pack(">I", checksum) and critical:
-            raise PictureError(f"the checksum of its {kind.decode('latin-1')} data is wrong.")
+            raise ImageError(f"the checksum of its {kind.decode('latin-1')} data is wrong.")
         if kind == b"IEND":
             return
 
@@ -69,9 +69,9 @@ def _check_bmp(head: bytes, start: int) -> None:
         return
     height, planes, _, compression = struct.unpack_from("<iHHI", head, start + 8)
     if planes != 1:
-        raise PictureError(f"its header says {planes} planes, where there is always 1.")
+        raise ImageError(f"its header says {planes} planes, where there is always 1.")
     if height < 0 and compression in (1, 2):
-        raise PictureError("its rows are run-length coded and upside down, which cannot be.")
+        raise ImageError("its rows are run-length coded and upside down, which cannot be.")
 
 
 def _check_ico(data: bytes) -> None:
@@ -83,4 +83,4 @@ def _check_ico(data: bytes) -> None:
             width, height, _, bits = struct.unpack_from("<iiHH", data, offset + 4)
             needed = 40 + (width * bits + 31) // 32 * 4 * (height // 2)
         if offset + length > len(data) or length < needed:
-            raise PictureError(f"picture {index + 1} of {count} in it is cut short.")
+            raise ImageError(f"image {index + 1} of {count} in it is cut short.")

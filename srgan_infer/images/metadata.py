@@ -1,4 +1,4 @@
-"""What a picture file says about its pixels: EXIF, profile, resolution, texts, timing."""
+"""What an image file says about its pixels: EXIF, profile, resolution, texts, timing."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Metadata:
         A TIFF structure (no ``Exif`` prefix, little-endian), the orientation already reset and
         the embedded thumbnail dropped; empty if there is none.
     icc
-        The colour profile that fits the picture's channels; empty means sRGB.
+        The colour profile that fits the image's channels; empty means sRGB.
     xmp
         The XMP packet; empty if there is none.
     dpi
-        Horizontal and vertical pixels per inch, kept as they are (a picture
+        Horizontal and vertical pixels per inch, kept as they are (an image
         with more pixels prints larger), or None.
     comment
         The comment of a JPEG or GIF file.
@@ -84,7 +84,7 @@ class Metadata:
     durations: tuple[float, ...] = field(default=())
 
     def resized(self, size: tuple[int, int]) -> Metadata:
-        """The same with the picture sizes inside EXIF and XMP set to (width, height)."""
+        """The same with the image sizes inside EXIF and XMP set to (width, height)."""
         return replace(
             self, exif=_exif_with_size(self.exif, size), xmp=_xmp_with_size(self.xmp, size)
         )

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from srgan_infer.errors import PictureError
+from srgan_infer.errors import ImageError
 from srgan_infer.images.alpha import fill_transparent
 from srgan_infer.images.metadata import Metadata, orientation, read_metadata
-from srgan_infer.images.rows import Channels, Picture, RowSource
+from srgan_infer.images.rows import Channels, DecodedImage, RowSource
 
 Array = npt.NDArray[Any]
 
@@ -68,7 +68,7 @@ class PilRows:
         return upright(self.decode(self.image.crop(box)), self.turn)
 
 
-def from_pil(image: Image.Image) -> tuple[Picture, Metadata]:
+def from_pil(image: Image.Image) -> tuple[DecodedImage, Metadata]:
     """Take a Pillow image as it lies in memory (its current frame, not turned).
 
     Parameters
@@ -79,10 +79,10 @@ def from_pil(image: Image.Image) -> tuple[Picture, Metadata]:
 
     Raises
     ------
-    PictureError
+    ImageError
         If its pixels cannot be decoded or its values are out of range.
     """
-    with one_sentence("The picture"):
+    with one_sentence("The image"):
         key = transparent_key(image)
         load(image)
         channels, dtype, decode = conversion(image, key, bytes_as_float=True)
@@ -108,7 +108,7 @@ def to_pil(pixels: Array, like_mode: str, metadata: Metadata) -> Image.Image:
 
     Raises
     ------
-    PictureError
+    ImageError
         If Pillow has no mode for the pixels (16-bit colour).
     """
     if pixels.shape[2] == 1:
@@ -120,7 +120,7 @@ def to_pil(pixels: Array, like_mode: str, metadata: Metadata) -> Image.Image:
     elif pixels.dtype == np.uint8 or (pixels.dtype == np.uint16 and pixels.ndim == 2):
         image = Image.fromarray(np.ascontiguousarray(pixels))
     else:
-        raise PictureError("Pillow holds no 16-bit colour; pass a NumPy array instead.")
+        raise ImageError("Pillow holds no 16-bit colour; pass a NumPy array instead.")
     if like_mode in ("La", "RGBa", "YCbCr", "HSV"):
         image = image.convert(like_mode)
     elif like_mode == "LAB":
@@ -182,21 +182,21 @@ def _grey16(
 def _from_int(crop: Image.Image) -> Array:
     pixels = np.asarray(crop)
     if pixels.size and (pixels.min() < 0 or pixels.max() > 65535):
-        raise PictureError("its 32-bit values leave the range 0 to 65535; scale them first.")
+        raise ImageError("its 32-bit values leave the range 0 to 65535; scale them first.")
     return pixels.astype(np.uint16)[..., None]
 
 
 def _from_float(crop: Image.Image) -> Array:
     pixels = np.asarray(crop)[..., None]
     if not (pixels.min() >= 0 and pixels.max() <= 1):  # false for NaN too
-        raise PictureError("its float values leave the range 0 to 1; scale them first.")
+        raise ImageError("its float values leave the range 0 to 1; scale them first.")
     return pixels
 
 
 def _from_float255(crop: Image.Image) -> Array:
     pixels = np.asarray(crop)[..., None]
     if not (pixels.min() >= 0 and pixels.max() <= 255):  # false for NaN too
-        raise PictureError("its float values leave the range 0 to 255; scale them first.")
+        raise ImageError("its float values leave the range 0 to 255; scale them first.")
     return pixels / np.float32(255)
 
 
@@ -251,18 +251,18 @@ def _transform(profile: Any, mode: str) -> ImageCms.ImageCmsTransform:
     )
 
 
-def split_alpha(rows: RowSource) -> Picture:
+def split_alpha(rows: RowSource) -> DecodedImage:
     """Split alpha off, and give the hidden pixels the colour of visible ones."""
     height, _, channels = rows.shape
     if channels in (1, 3):
-        return Picture(rows, None)
+        return DecodedImage(rows, None)
     alpha = np.empty(rows.shape[:2], rows.dtype)
     for top in range(0, height, 256):
         alpha[top : top + 256] = rows[top : top + 256][..., -1]
     color = Channels(rows, 0, channels - 1)
     if alpha.all():
-        return Picture(color, alpha)
-    return Picture(fill_transparent(color[0:height], alpha), alpha)
+        return DecodedImage(color, alpha)
+    return DecodedImage(fill_transparent(color[0:height], alpha), alpha)
 
 
 def upright(pixels: Array, turn: int) -> Array:
@@ -312,28 +312,28 @@ def file_name(source: Any) -> str:
     """How messages call a source."""
     if isinstance(source, Path):
         return str(source)
-    return source if isinstance(source, str) else getattr(source, "name", None) or "The picture"
+    return source if isinstance(source, str) else getattr(source, "name", None) or "The image"
 
 
 @contextmanager
 def one_sentence(source: Any) -> Iterator[None]:
-    """Turn whatever a decoder raises for a bad file into a ``PictureError``."""
+    """Turn whatever a decoder raises for a bad file into a ``ImageError``."""
     name = file_name(source)
     try:
         yield
-    except PictureError as error:
+    except ImageError as error:
         text = str(error)
         if text.startswith(name):
             raise
-        raise PictureError(f"{name} cannot be used: {text}") from error
+        raise ImageError(f"{name} cannot be used: {text}") from error
     except FileNotFoundError as error:
-        raise PictureError(f"{name} does not exist.") from error
+        raise ImageError(f"{name} does not exist.") from error
     except PermissionError as error:
-        raise PictureError(f"{name} may not be read: permission denied.") from error
+        raise ImageError(f"{name} may not be read: permission denied.") from error
     except UnidentifiedImageError as error:
-        raise PictureError(f"{name} is damaged or not a picture that Pillow can read.") from error
+        raise ImageError(f"{name} is damaged or not an image that Pillow can read.") from error
     except MemoryError as error:
-        raise PictureError(f"{name} is too large for the memory of this machine.") from error
+        raise ImageError(f"{name} is too large for the memory of this machine.") from error
     except Exception as error:  # decoders raise anything for damaged data
         reason = str(error).strip().rstrip(".") or type(error).__name__
-        raise PictureError(f"{name} is damaged or cannot be read by Pillow: {reason}.") from error
+        raise ImageError(f"{name} is damaged or cannot be read by Pillow: {reason}.") from error

@@ -1,6 +1,6 @@
 """PNG files written as their rows are made, filtered and deflated in several threads.
 
-Pillow writes only whole pictures, in one thread. The stream is cut into blocks
+Pillow writes only whole images, in one thread. The stream is cut into blocks
 that are filtered and deflated apart, each primed with the 32 KiB before it
 and ended on a byte boundary, so that together they are one zlib stream (as
 pigz does it). Pixels that a network made are smooth, and what is left of

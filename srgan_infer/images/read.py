@@ -1,6 +1,6 @@
-"""A picture file: opened, described, and its frames as rows of pixels.
+"""An image file: opened, described, and its frames as rows of pixels.
 
-Reading gives the pixels as rows on demand, so that a large picture is held
+Reading gives the pixels as rows on demand, so that a large image is held
 once, in the form its decoder left it in.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from srgan_infer.errors import PictureError
+from srgan_infer.errors import ImageError
 from srgan_infer.images.integrity import check_header, text_follows_pixels
 from srgan_infer.images.metadata import Metadata, estimated_quality, orientation, read_metadata
 from srgan_infer.images.pillow import (
@@ -32,13 +32,13 @@ from srgan_infer.images.pillow import (
     transparent_key,
     upright,
 )
-from srgan_infer.images.rows import Picture, SpooledRows
-from srgan_infer.images.sixteen_bit import deep_channels, is_cut, read_deep
+from srgan_infer.images.rows import DecodedImage, SpooledRows
+from srgan_infer.images.sixteen_bit import is_cut, read_sixteen_bit, sixteen_bit_channels
 
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 
 # No format packs more than this into a byte (1-bit PNG behind deflate's limit
-# of 1032:1); formats that can (WebP, JPEG 2000) fit their largest picture here.
+# of 1032:1); formats that can (WebP, JPEG 2000) fit their largest image here.
 PIXELS_PER_BYTE = 8 * 1032
 PIXELS_ALWAYS = 16384 * 16384
 
@@ -47,8 +47,8 @@ SPOOL_PIXELS = 2_000_000
 
 
 @dataclass(frozen=True)
-class PictureFile:
-    """A picture file whose header has been read; see :func:`open_file`.
+class SourceImage:
+    """An image file whose header has been read; see :func:`open_file`.
 
     Parameters
     ----------
@@ -84,12 +84,12 @@ class PictureFile:
     _file: Path | BinaryIO
     _first: int = 0
 
-    def frames(self) -> Iterator[Picture]:
-        """Decode frame after frame; a still picture has one.
+    def frames(self) -> Iterator[DecodedImage]:
+        """Decode frame after frame; a still image has one.
 
         Raises
         ------
-        PictureError
+        ImageError
             If the pixels are damaged or cut short.
         """
         if self.n_frames == 1:
@@ -99,24 +99,24 @@ class PictureFile:
             for index in range(self._first, self._first + self.n_frames):
                 with one_sentence(self._file):
                     image.seek(index)
-                    picture = self._decode(image)
-                yield picture
+                    decoded = self._decode(image)
+                yield decoded
 
-    def _still(self) -> Picture:
+    def _still(self) -> DecodedImage:
         with _opened(self._file) as image, one_sentence(self._file):
-            picture = self._decode(image)
+            decoded = self._decode(image)
             large = self.size[0] * self.size[1] >= SPOOL_PIXELS
-            if large and isinstance(picture.color, PilRows):
+            if large and isinstance(decoded.color, PilRows):
                 # Without room for temporary files, the memory has to do.
                 with suppress(OSError):
-                    return Picture(SpooledRows(picture.color), None)
-            return picture
+                    return DecodedImage(SpooledRows(decoded.color), None)
+            return decoded
 
-    def _decode(self, image: ImageFile.ImageFile) -> Picture:
-        if deep_channels(image) is not None:
+    def _decode(self, image: ImageFile.ImageFile) -> DecodedImage:
+        if sixteen_bit_channels(image) is not None:
             turn = orientation(image)
             with _opened(self._file) as again, any_size(image):
-                pixels = read_deep(image, again)
+                pixels = read_sixteen_bit(image, again)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 turn = 1  # Pillow has turned it
             return split_alpha(upright(pixels, turn))
@@ -131,8 +131,8 @@ class PictureFile:
         return split_alpha(PilRows(same, turn, *conversion(same, None)))
 
 
-def open_file(file: str | Path | BinaryIO) -> PictureFile:
-    """Read a picture's header; the pixels follow with :meth:`PictureFile.frames`.
+def open_file(file: str | Path | BinaryIO) -> SourceImage:
+    """Read an image's header; the pixels follow with :meth:`SourceImage.frames`.
 
     There is no limit on the number of pixels beyond what the file can hold:
     look at ``size`` first where files come from strangers.
@@ -145,8 +145,8 @@ def open_file(file: str | Path | BinaryIO) -> PictureFile:
 
     Raises
     ------
-    PictureError
-        If there is no such file, or it is not a picture, or a damaged one.
+    ImageError
+        If there is no such file, or it is not an image, or a damaged one.
     """
     if isinstance(file, (str, os.PathLike)):
         source: Path | BinaryIO = Path(file)
@@ -158,16 +158,16 @@ def open_file(file: str | Path | BinaryIO) -> PictureFile:
         return _describe(image, source)
 
 
-def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> PictureFile:
+def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> SourceImage:
     name = image.format or "unknown"
     with _stream(source) as stream:
         check_header(name, stream)
         late_text = name == "PNG" and text_follows_pixels(stream)
     width, height = image.size
     if width < 1 or height < 1:
-        raise PictureError(f"{file_name(source)} has no pixels: its header says {width}×{height}.")
+        raise ImageError(f"{file_name(source)} has no pixels: its header says {width}×{height}.")
     if width * height > PIXELS_ALWAYS + PIXELS_PER_BYTE * _length(source):
-        raise PictureError(
+        raise ImageError(
             f"{file_name(source)} is damaged: its header claims {width}×{height} pixels, "
             "more than the file can hold."
         )
@@ -179,9 +179,9 @@ def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> PictureFil
         warnings.append(
             f"Only the first of the {frames} pages is read; split the file for the rest."
         )
-    deep = deep_channels(image)
-    if deep is not None:
-        channels, dtype = deep, np.dtype(np.uint16)
+    wide = sixteen_bit_channels(image)
+    if wide is not None:
+        channels, dtype = wide, np.dtype(np.uint16)
     else:
         channels, dtype, _ = conversion(image, transparent_key(image))
         if is_cut(image):
@@ -198,7 +198,7 @@ def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> PictureFil
     if animated:
         metadata = replace(metadata, durations=_durations(image, first))
     turned = orientation(image) > 4 and not isinstance(image, TiffImagePlugin.TiffImageFile)
-    return PictureFile(
+    return SourceImage(
         format=name,
         mode=image.mode,
         size=(height, width) if turned else (width, height),
@@ -238,7 +238,7 @@ def _opened(source: Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
     with ExitStack() as stack:
         with one_sentence(source):
             if isinstance(source, Path) and source.is_dir():
-                raise PictureError(f"{source} is a folder, not a picture.")
+                raise ImageError(f"{source} is a folder, not an image.")
             stream = stack.enter_context(_stream(source))
             with any_size(None):
                 image = Image.open(stream)

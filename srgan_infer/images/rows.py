@@ -1,4 +1,4 @@
-"""What all parts mean by the rows of a picture, in memory or in a temporary file."""
+"""What all parts mean by the rows of an image, in memory or in a temporary file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BAND_BYTES = 4 << 20
 
 
 class RowSource(Protocol):
-    """Rows of a picture on demand; a NumPy array is one."""
+    """Rows of an image on demand; a NumPy array is one."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -32,8 +32,8 @@ class RowSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One decoded still picture.
+class DecodedImage:
+    """One decoded still image.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Blocks:
 class SpooledRows:
     """The same rows, read back from a file that vanishes with this object.
 
-    Pillow decodes a picture whole. For as long as the network runs over it,
+    Pillow decodes an image whole. For as long as the network runs over it,
     its rows are better off in the page cache, which the system can take back.
 
     Parameters
@@ -138,5 +138,5 @@ class SpooledRows:
             self._file.seek(top * self._line)
             read = self._file.readinto(result.data.cast("B")) if count else 0
         if read != count * self._line:
-            raise OSError("the temporary file with the picture's rows was cut short")
+            raise OSError("the temporary file with the image's rows was cut short")
         return result

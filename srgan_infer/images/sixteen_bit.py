@@ -19,7 +19,7 @@ OTHER = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "RGBX;16B": "RGBX;16L"}
 OTHER |= {low: high for high, low in OTHER.items()}
 
 
-def deep_channels(image: Image.Image) -> int | None:
+def sixteen_bit_channels(image: Image.Image) -> int | None:
     """Channels of a file with 16-bit colour that can be kept; None for any other.
 
     Parameters
@@ -50,8 +50,8 @@ def is_cut(image: Image.Image) -> bool:
     return _rawmode(image).endswith((";16B", ";16L")) or _ppm_maximum(image) > 255
 
 
-def read_deep(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> Array:
-    """Decode a file for which :func:`deep_channels` is not None.
+def read_sixteen_bit(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> Array:
+    """Decode a file for which :func:`sixteen_bit_channels` is not None.
 
     Parameters
     ----------

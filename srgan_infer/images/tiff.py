@@ -1,6 +1,6 @@
 """TIFF files written as their rows are made; BigTIFF where 4 GB are not enough.
 
-Pillow can only write a picture that is whole in memory.
+Pillow can only write an image that is whole in memory.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from srgan_infer.errors import PictureError
+from srgan_infer.errors import ImageError
 from srgan_infer.images.formats import Format, PillowSink, Sink, check_output, choose_format
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.png import PngWriter
@@ -60,7 +60,7 @@ class Writer:
 
         Raises
         ------
-        PictureError
+        ImageError
             If they cannot be written, such as to a full disk.
         """
         if rows.ndim != 3 or rows.shape[1:] != (self._width, self._channels):
@@ -88,7 +88,7 @@ def create(
     n_frames: int = 1,
     quality: int | None = None,
 ) -> Iterator[Writer]:
-    """Write a picture, whole or not at all.
+    """Write an image, whole or not at all.
 
     The rows go into a temporary file beside the target, which replaces the
     target when the ``with`` block ends. If the block is left by an exception,
@@ -102,7 +102,7 @@ def create(
     format
         Name or suffix of a format; by default the path's suffix decides.
     size
-        (W, H) of the picture.
+        (W, H) of the image.
     channels
         1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
     dtype
@@ -117,8 +117,8 @@ def create(
 
     Raises
     ------
-    PictureError
-        If the format is unknown, cannot hold the picture, or the file cannot
+    ImageError
+        If the format is unknown, cannot hold the image, or the file cannot
         be written.
     """
     warnings = check_output(
@@ -157,7 +157,7 @@ def create(
 
 
 def _depth(kind: Format, dtype: np.dtype[Any], n_frames: int) -> np.dtype[Any]:
-    if not kind.deep or n_frames > 1:
+    if not kind.sixteen_bit or n_frames > 1:
         return np.dtype(np.uint8)
     return np.dtype(np.uint16) if dtype == np.float32 and kind.name != "TIFF" else dtype
 
@@ -230,4 +230,4 @@ def _writing(name: str) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise PictureError(f"{name} cannot be written: {reason}.") from error
+        raise ImageError(f"{name} cannot be written: {reason}.") from error

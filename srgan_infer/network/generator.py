@@ -1,6 +1,6 @@
 """The SRResNet/SRGAN generator in its deployment form: no batch norm, nothing to fold.
 
-The network file knows nothing of files, devices or pictures. It is described
+The network file knows nothing of files, devices or images. It is described
 by a frozen :class:`GeneratorConfig`, from which everything else (the scale,
 the halo that a tile needs, the tensor shapes) is derived.
 
@@ -44,7 +44,7 @@ class GeneratorConfig:
     output_activation
         ``"none"``, ``"sigmoid"`` or ``"tanh"`` (mapped from [-1, 1] to [0, 1]).
     input_skip
-        ``"none"``, or how the low-resolution input is enlarged before it is
+        ``"none"``, or how the low-resolution input is upscaled before it is
         added to the output: ``"nearest"`` or ``"bilinear"``.
 
     Raises
@@ -93,7 +93,7 @@ class GeneratorConfig:
         """Low-resolution pixels on each side that an output pixel depends on.
 
         Half the receptive field, rounded up: what a tile must be given around
-        its core for its result to equal inference on the whole picture. A
+        its core for its result to equal inference on the whole image. A
         convolution behind *n* sub-pixel blocks reaches 2⁻ⁿ as far.
         """
         body = self.body_kernel // 2
@@ -178,7 +178,7 @@ class Generator(nn.Module):
         self.output = conv(config.channels, 3, config.output_kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge a batch.
+        """Upscale a batch.
 
         Parameters
         ----------
@@ -196,7 +196,7 @@ class Generator(nn.Module):
         return finish(self.config, self.output(features), x)
 
     def features(self, x: Tensor) -> Tensor:
-        """The trunk: N×3×H×W → N×channels×H×W, before any enlargement."""
+        """The trunk: N×3×H×W → N×channels×H×W, before any upscaling."""
         features: Tensor = self.stem_activation(self.stem(x))
         skip = features
         for block in self.blocks:
@@ -206,7 +206,7 @@ class Generator(nn.Module):
 
 
 def finish(config: GeneratorConfig, raw: Tensor, x: Tensor) -> Tensor:
-    """Apply the output activation and add the enlarged input.
+    """Apply the output activation and add the upscaled input.
 
     Parameters
     ----------

@@ -1,12 +1,12 @@
 """SRResNet over streams of rows.
 
-A picture is fed in thin horizontal bands. Every convolution keeps the last
+An image is fed in thin horizontal bands. Every convolution keeps the last
 rows of its input, every skip connection keeps the rows that wait for their
 counterpart, so each pixel of each layer is computed once, the result equals
-inference on the whole picture, and memory does not grow with the height.
+inference on the whole image, and memory does not grow with the height.
 
-:class:`Stream` strings the pieces of streaming.py together for one picture (or
-one column of a wide picture). :func:`prepare` rewrites a generator once into
+:class:`RowStream` strings the pieces of streaming.py together for one image (or
+one column of a wide image). :func:`prepare` rewrites a generator once into
 the layers that the pieces run.
 """
 
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from srgan_infer.network.generator import Generator, GeneratorConfig, convolution_before_shuffle
 from srgan_infer.network.streaming import (
     Convolution,
-    Enlarged,
+    FeatureBuffer,
+    FeatureRows,
+    InputSkip,
     Layer,
-    Room,
     Skip,
-    Strip,
     add,
     phases_first,
     shuffle,
@@ -46,8 +46,8 @@ class Network:
     ----------
     config
         The generator's description.
-    features
-        Number type of the picture and of the features that skips carry.
+    feature_dtype
+        Number type of the image and of the features that skips carry.
     stem
         3 → C.
     blocks
@@ -62,7 +62,7 @@ class Network:
     """
 
     config: GeneratorConfig
-    features: torch.dtype
+    feature_dtype: torch.dtype
     stem: Layer
     blocks: tuple[tuple[Layer, Layer], ...]
     trunk: Layer
@@ -80,7 +80,7 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
     :func:`shuffle` copies the longest runs.
 
     In bfloat16, whose 8 bits are few, only the inner convolutions use it: the
-    picture, the first residual blocks, the features that the blocks add to,
+    image, the first residual blocks, the features that the blocks add to,
     and the last sum stay in float32.
     """
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
@@ -115,7 +115,7 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
     order = phases_first(generator.output.out_channels)
     output = convolution_before_shuffle(generator.output.weight.detach().float())[order]
     spread, gather = split(output)
-    # What is added to the input may be coarser than what is the picture itself.
+    # What is added to the input may be coarser than what is the image itself.
     sums = wide if generator.config.input_skip == "none" else dtype
     blocks = []
     for count, block in enumerate(generator.blocks):
@@ -137,8 +137,8 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
     )
 
 
-class Stream:
-    """One picture, or one column of it, on its way through the network.
+class RowStream:
+    """One image, or one column of it, on its way through the network.
 
     Parameters
     ----------
@@ -149,14 +149,14 @@ class Stream:
         tensors are up to 16 times as large as those before them; None for no
         limit.
     room
-        Shared by the streams of one picture; by default this one has its own.
+        Shared by the streams of one image; by default this one has its own.
     """
 
     def __init__(
-        self, network: Network, tail_rows: int | None = None, room: Room | None = None
+        self, network: Network, tail_rows: int | None = None, room: FeatureBuffer | None = None
     ) -> None:
         self.tail_rows = tail_rows
-        self.room = room or Room()
+        self.room = room or FeatureBuffer()
         self.stem = Convolution(network.stem)
         self.blocks = [(Convolution(one), Convolution(two)) for one, two in network.blocks]
         self.trunk = Convolution(network.trunk)
@@ -164,18 +164,18 @@ class Stream:
         self.upsample = [Convolution(layer) for layer in network.upsample]
         self.spread = Convolution(network.spread)
         self.output = Convolution(network.output)
-        self.enlarged = Enlarged(network.config)
+        self.input_skip = InputSkip(network.config)
         self.tallest = 0  # rows fed at a time
 
     def push(self, rows: Tensor, last: bool) -> Iterator[Tensor]:
-        """Feed the next rows of the picture.
+        """Feed the next rows of the image.
 
         Parameters
         ----------
         rows
-            1×3×H×W in [0, 1], channels last, in the network's ``features`` type.
+            1×3×H×W in [0, 1], channels last, in the network's ``feature_dtype``.
         last
-            The picture ends with these rows.
+            The image ends with these rows.
 
         Yields
         ------
@@ -186,23 +186,23 @@ class Stream:
         if self.stem.kept is None and not last:
             self._start(rows)
         self.tallest = max(self.tallest, rows.shape[2])
-        self.enlarged.feed(rows)
+        self.input_skip.feed(rows)
         x = self.stem.push(rows, last).to(rows.dtype)
         self.skip.push(x)
         for features, end in self._trunk(self._strip(x), last, 0):
             rest = torch.split(features, self.tail_rows or max(features.shape[2], 1), 2)
             for part in rest:
                 final = end and part is rest[-1]
-                yield self.enlarged.push(self._tail(part, final), final)
+                yield self.input_skip.push(self._tail(part, final), final)
 
-    def _strip(self, rows: Tensor) -> Strip:
+    def _strip(self, rows: Tensor) -> FeatureRows:
         """A copy of the rows, with room for those that the layers put above and below."""
         layers = (*(one for one, _ in self.blocks), self.trunk)
         above = 0 if self.stem.kept is None else sum(2 * conv.layer.reach for conv in layers)
         return self.room.strip(rows, above, self.trunk.layer.reach)
 
-    def _trunk(self, strip: Strip, last: bool, first: int) -> Iterator[tuple[Tensor, bool]]:
-        """Residual blocks from ``first`` on, and the long skip; and whether the picture ends."""
+    def _trunk(self, strip: FeatureRows, last: bool, first: int) -> Iterator[tuple[Tensor, bool]]:
+        """Residual blocks from ``first`` on, and the long skip; and whether the image ends."""
         for step, (one, two) in enumerate(self.blocks[first:], first + 1):
             inner, strip = one.push_strip(strip, last)
             done = 0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from srgan_infer.network.generator import GeneratorConfig, finish
 
-# Values of another number type that are added at a time.
+# Values of another dtype that are added at a time.
 ADDED_VALUES = 1 << 18
 
 
@@ -31,7 +31,7 @@ class Layer:
         return int(self.weight.shape[2]) // 2
 
     def __call__(self, x: Tensor, padding: int) -> Tensor:
-        """Convolve N×C×H×W in the weight's number type.
+        """Convolve N×C×H×W in the weight's dtype.
 
         ``padding`` zero rows are added above and below, and as many columns as it takes.
         """
@@ -90,7 +90,7 @@ def shuffle(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Strip:
+class FeatureRows:
     """Rows of features inside a taller block of memory, changed in place.
 
     On its way through the residual blocks a strip moves up: each layer puts the
@@ -112,34 +112,34 @@ class Strip:
         """Number of rows."""
         return self.bottom - self.top
 
-    def with_above(self, rows: Tensor) -> Strip:
+    def with_above(self, rows: Tensor) -> FeatureRows:
         """With these rows in front."""
         top = self.top - rows.shape[2]
         self.store[:, :, top : self.top] = rows
         return replace(self, top=top)
 
-    def with_zeros_below(self, count: int) -> Strip:
+    def with_zeros_below(self, count: int) -> FeatureRows:
         """With zero rows behind."""
         bottom = self.bottom + count
         self.store[:, :, self.bottom : bottom] = 0
         return replace(self, bottom=bottom)
 
-    def head(self, height: int) -> Strip:
+    def head(self, height: int) -> FeatureRows:
         """The first rows."""
         return replace(self, bottom=self.top + height)
 
-    def rest(self, height: int) -> Strip:
+    def rest(self, height: int) -> FeatureRows:
         """All but the first rows."""
         return replace(self, top=self.top + height)
 
 
-class Room:
+class FeatureBuffer:
     """Memory for the features of one band, for streams that take turns."""
 
     def __init__(self) -> None:
         self.memory: Tensor | None = None
 
-    def strip(self, rows: Tensor, above: int, below: int) -> Strip:
+    def strip(self, rows: Tensor, above: int, below: int) -> FeatureRows:
         """A copy of 1×C×H×W rows, channels last, with room for rows above and below."""
         _, channels, count, width = rows.shape
         height = above + count + below
@@ -148,7 +148,7 @@ class Room:
             self.memory = rows.new_empty(size)
         store = self.memory[:size].view(1, height, width, channels).permute(0, 3, 1, 2)
         store[:, :, above : above + count] = rows
-        return Strip(store, above, above + count)
+        return FeatureRows(store, above, above + count)
 
 
 class Convolution:
@@ -164,7 +164,7 @@ class Convolution:
         self.layer = layer
         self.kept: Tensor | None = None
         self.count = 0  # rows in use of those kept
-        self.padding = 0  # zero rows at their top, above the picture
+        self.padding = 0  # zero rows at their top, above the image
 
     def start(self, width: int, dtype: torch.dtype | None = None) -> None:
         """Make room for the rows to keep, zeros at first; by default in the weight's type."""
@@ -181,7 +181,7 @@ class Convolution:
         rows
             1×C×H×W, H may be 0.
         last
-            The picture ends with these rows.
+            The image ends with these rows.
 
         Returns
         -------
@@ -213,7 +213,7 @@ class Convolution:
         self._keep(rows)
         return [first, self.layer(rows, 0)]
 
-    def push_strip(self, strip: Strip, last: bool) -> tuple[Tensor, Strip]:
+    def push_strip(self, strip: FeatureRows, last: bool) -> tuple[Tensor, FeatureRows]:
         """As :meth:`push`, with room above the strip for the rows that were kept.
 
         Returns
@@ -277,14 +277,14 @@ class Skip:
         return out
 
 
-class Enlarged:
-    """The enlarged input, which some generators add to their result, over a stream of rows."""
+class InputSkip:
+    """The upscaled input, which some generators add to their result, over a stream of rows."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         self.config = config
         self.plain = replace(config, input_skip="none")
         self.input: Tensor | None = None
-        self.first = 0  # the picture row that self.input begins with
+        self.first = 0  # the image row that self.input begins with
         self.raw: Tensor | None = None
         self.done = 0
 
@@ -294,21 +294,21 @@ class Enlarged:
             self.input = rows if self.input is None else torch.cat((self.input, rows), 2)
 
     def push(self, raw: Tensor, last: bool) -> Tensor:
-        """Apply the output activation and add the enlarged input to the next rows.
+        """Apply the output activation and add the upscaled input to the next rows.
 
         Parameters
         ----------
         raw
             1×3×h×(scale·W), the next rows of the last convolution's result.
         last
-            The picture ends with these rows.
+            The image ends with these rows.
         """
         raw = finish(self.plain, raw, raw)
         if self.input is None:
             return raw
         scale = self.config.scale
         raw = raw if self.raw is None else torch.cat((self.raw, raw), 2)
-        # Bilinear enlargement looks one row ahead.
+        # Bilinear upscaling looks one row ahead.
         bottom = self.first + self.input.shape[2]
         count = raw.shape[2] if last else min(raw.shape[2], (bottom - 1) * scale - self.done)
         self.raw = raw[:, :, max(count, 0) :]
@@ -318,7 +318,7 @@ class Enlarged:
         offset = self.done - top * scale
         # No more rows than are wanted, and one ahead.
         bottom = min(bottom, -(-(self.done + count) // scale) + 1)
-        big = enlarge(self.config, self.input[:, :, top - self.first : bottom - self.first])
+        big = upscale_input(self.config, self.input[:, :, top - self.first : bottom - self.first])
         self.done += count
         keep = max(self.first, self.done // scale - 1)
         self.input = self.input[:, :, keep - self.first :]
@@ -326,7 +326,7 @@ class Enlarged:
         return raw[:, :, :count] + big[:, :, offset : offset + count]
 
 
-def enlarge(config: GeneratorConfig, rows: Tensor) -> Tensor:
+def upscale_input(config: GeneratorConfig, rows: Tensor) -> Tensor:
     """The input as the generator adds it to its result."""
     if config.input_skip == "nearest":
         return F.interpolate(rows, scale_factor=config.scale, mode="nearest")
@@ -334,14 +334,14 @@ def enlarge(config: GeneratorConfig, rows: Tensor) -> Tensor:
 
 
 def empty(weight: Tensor, height: int, width: int) -> Tensor:
-    """Room for input rows of a convolution, channels last."""
+    """FeatureBuffer for input rows of a convolution, channels last."""
     return weight.new_empty((1, height, width, weight.shape[1])).permute(0, 3, 1, 2)
 
 
 def add(to: Tensor, rows: Tensor) -> None:
     """Add in place.
 
-    Of two number types PyTorch makes one on the CPU, with a copy of what it adds;
+    Of two dtypes PyTorch makes one on the CPU, with a copy of what it adds;
     of a few rows that copy stays in the cache.
     """
     few = to.shape[2] if to.dtype == rows.dtype else ADDED_VALUES // (to.shape[1] * to.shape[3])
