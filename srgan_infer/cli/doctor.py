@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, features
+from PIL import Image
 
 from srgan_infer import weights
 from srgan_infer.engine.devices import free_memory
@@ -126,9 +126,7 @@ def examine(device: str = "auto", as_json: bool = False) -> int:
             name: f"{what}, {free_memory(torch.device(name)) / 2**30:.1f} GiB free"
             for name, what in there.items()
         },
-        "writes": [
-            kind.name for kind in FORMATS if not kind.feature or features.check(kind.feature)
-        ],
+        "writes": [kind.name for kind in FORMATS if kind.writable],
         "models": models,
         "self-tests": [asdict(test) for test in tests],
     }

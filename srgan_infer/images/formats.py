@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -14,13 +15,59 @@ from PIL import Image, features
 
 from srgan_infer.errors import ImageError
 from srgan_infer.images.metadata import EXIF_PREFIX, Metadata
+from srgan_infer.images.png import PngWriter
+from srgan_infer.images.tiff import TiffWriter
 
 Array = npt.NDArray[Any]
 
 
+class Sink(Protocol):
+    """Takes the rows of one file."""
+
+    def write(self, rows: Array) -> None:
+        """Take the next (h, W, channels) rows."""
+
+    def finish(self) -> None:
+        """Write what is left."""
+
+    def close(self) -> None:
+        """Let go of threads and memory, finished or not."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What goes into one file, in the form that its format holds.
+
+    Attributes
+    ----------
+    size
+        (W, H) in pixels.
+    channels
+        1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+    dtype
+        uint8, uint16, or float32 in [0, 1].
+    metadata
+        What is carried over.
+    n_frames
+        More than 1 for an animation.
+    quality
+        1 to 100, or None for the format's own.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    dtype: np.dtype[Any]
+    metadata: Metadata
+    n_frames: int
+    quality: int | None
+
+
+Encoder = Callable[[BinaryIO, "Format", Content], Sink]
+
+
 @dataclass(frozen=True)
 class Format:
-    """What a file format can hold.
+    """An output format: what it can hold, what it is told, and who encodes it.
 
     Parameters
     ----------
@@ -28,12 +75,23 @@ class Format:
         Pillow's name.
     suffixes
         File name endings, the usual one first.
+    encode
+        Makes the sink that takes the rows.
     edge
         Largest width or height in pixels.
     pixels
         Largest number of pixels.
-    alpha, animated, sixteen_bit
-        Whether it has transparency, several frames, 16 bits a channel.
+    alpha, grey_alpha, animated, sixteen_bit, float32
+        Whether it has transparency, transparent grey, several frames, 16 bits a channel,
+        floating point.
+    mask
+        Whether a pixel is either transparent or not.
+    keeps
+        The fields of :class:`Metadata` that Pillow's encoder is given.
+    options
+        What else Pillow's encoder is told.
+    lossless
+        What it is told at quality 100.
     quality
         The default quality, 1 to 100; None where there is none to choose.
     feature
@@ -42,26 +100,193 @@ class Format:
 
     name: str
     suffixes: tuple[str, ...]
-    edge: int
+    encode: Encoder
+    edge: int = 2**31 - 1
     pixels: int = 2**62
     alpha: bool = True
+    grey_alpha: bool = False
     animated: bool = False
     sixteen_bit: bool = False
+    float32: bool = False
+    mask: bool = False
+    keeps: frozenset[str] = frozenset()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    lossless: Mapping[str, Any] = field(default_factory=dict)
     quality: int | None = None
     feature: str | None = None
 
+    @property
+    def writable(self) -> bool:
+        """Whether this Pillow has what it needs."""
+        return self.feature is None or bool(features.check(self.feature))
+
+    def dtype_for(self, dtype: npt.DTypeLike, n_frames: int) -> np.dtype[Any]:
+        """The type that pixels are stored in: their own, or the nearest there is."""
+        dtype = np.dtype(dtype)
+        if not self.sixteen_bit or n_frames > 1:
+            return np.dtype(np.uint8)
+        return np.dtype(np.uint16) if dtype == np.float32 and not self.float32 else dtype
+
+    def channels_for(self, channels: int, dtype: np.dtype[Any]) -> int:
+        """The channels that are stored for pixels of so many and, in the file, of this type."""
+        if not self.alpha:
+            return 1 if channels < 3 else 3
+        # Few programs read grey and alpha of more than 8 bits in a TIFF, and not Pillow.
+        return 4 if channels == 2 and self.name == "TIFF" and dtype != np.uint8 else channels
+
+
+class PillowSink:
+    """Collects frames as Pillow images and has Pillow write them at the end."""
+
+    def __init__(self, stream: BinaryIO, kind: Format, content: Content) -> None:
+        self._stream = stream
+        self._kind = kind
+        self._mode = ("L", "LA", "RGB", "RGBA")[content.channels - 1]
+        self._size = content.size
+        self._options = save_options(kind, content)
+        self._frames: list[Image.Image] = []
+        self._top = content.size[1]
+
+    def write(self, rows: Array) -> None:
+        """Paste the rows into the current frame; a new one begins when it is full."""
+        while rows.shape[0]:
+            if self._top == self._size[1]:
+                self._frames.append(Image.new(self._mode, self._size))
+                self._top = 0
+            part = rows[: self._size[1] - self._top]
+            pixels = part[..., 0] if part.shape[2] == 1 else part
+            self._frames[-1].paste(Image.fromarray(np.ascontiguousarray(pixels)), (0, self._top))
+            self._top += part.shape[0]
+            rows = rows[part.shape[0] :]
+
+    def finish(self) -> None:
+        """Encode."""
+        if self._kind.mask and "A" in self._mode:
+            # Pillow would take the faintest pixel for visible.
+            for frame in self._frames:
+                frame.putalpha(frame.getchannel("A").point([0] * 128 + [255] * 128))
+        if self._mode == "LA" and not self._kind.grey_alpha:
+            self._frames = [frame.convert("RGBA") for frame in self._frames]
+        first, *others = self._frames
+        if others:
+            self._options |= {"save_all": True, "append_images": others}
+        if self._stream.seekable():
+            first.save(self._stream, self._kind.name, **self._options)
+        else:
+            buffer = io.BytesIO()
+            first.save(buffer, self._kind.name, **self._options)
+            self._stream.write(buffer.getbuffer())
+
+    def close(self) -> None:
+        """Drop the frames."""
+        self._frames = []
+
+
+def save_options(kind: Format, content: Content) -> dict[str, Any]:
+    """What ``Image.save`` is told: quality, metadata, timing."""
+    metadata = content.metadata
+    kept = {name: getattr(metadata, name) for name in kind.keeps}
+    if kept.get("exif"):
+        kept["exif"] = EXIF_PREFIX + metadata.exif
+    options = {PILLOW_NAMES.get(name, name): value for name, value in kept.items() if value}
+    options |= kind.options
+    if kind.quality is not None:
+        options["quality"] = kind.quality if content.quality is None else content.quality
+    if content.quality == 100:
+        options |= kind.lossless
+    if content.n_frames > 1:
+        durations = [round(value) for value in metadata.durations] or [100] * content.n_frames
+        options["duration"] = durations
+        # A GIF without a loop count plays once; elsewhere that has to be said.
+        if kind.name != "GIF" or metadata.loop is not None:
+            options["loop"] = 1 if metadata.loop is None else metadata.loop
+        if kind.name == "GIF":
+            options["disposal"] = 2
+    return options
+
+
+# What Image.save calls the fields of Metadata that it calls otherwise.
+PILLOW_NAMES = {"icc": "icc_profile"}
+
+
+def encode_png(stream: BinaryIO, kind: Format, content: Content) -> Sink:
+    """Our encoder, or Pillow's for an animation."""
+    if content.n_frames > 1:
+        return PillowSink(stream, kind, content)
+    return PngWriter(stream, content.size, content.channels, content.dtype, content.metadata)
+
+
+def encode_tiff(stream: BinaryIO, kind: Format, content: Content) -> Sink:
+    """Our encoder."""
+    return TiffWriter(stream, content.size, content.channels, content.dtype, content.metadata)
+
 
 FORMATS = (
-    Format("PNG", (".png", ".apng"), 2**31 - 1, animated=True, sixteen_bit=True),
-    Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65500, alpha=False, quality=95),
-    Format("WEBP", (".webp",), 16383, animated=True, quality=95, feature="webp"),
-    Format("TIFF", (".tif", ".tiff"), 2**31 - 1, sixteen_bit=True),
-    Format("AVIF", (".avif",), 32768, 16384**2, animated=True, quality=90, feature="avif"),
-    Format("BMP", (".bmp",), 2**31 - 1, 2**32 // 4 - 64, alpha=False),
-    Format("GIF", (".gif",), 65535, animated=True),
-    Format("JPEG2000", (".jp2", ".j2k", ".jpx"), 2**31 - 1, feature="jpg_2000"),
-    Format("PPM", (".ppm", ".pgm", ".pnm"), 2**31 - 1, alpha=False),
-    Format("TGA", (".tga",), 65535),
+    Format(
+        "PNG",
+        (".png", ".apng"),
+        encode_png,
+        grey_alpha=True,
+        animated=True,
+        sixteen_bit=True,
+        keeps=frozenset({"icc", "exif", "dpi"}),
+    ),
+    Format(
+        "JPEG",
+        (".jpg", ".jpeg", ".jpe", ".jfif"),
+        PillowSink,
+        edge=65500,
+        alpha=False,
+        keeps=frozenset({"icc", "exif", "xmp", "dpi", "comment"}),
+        options={"subsampling": 0, "optimize": False},
+        quality=95,
+    ),
+    Format(
+        "WEBP",
+        (".webp",),
+        PillowSink,
+        edge=16383,
+        animated=True,
+        keeps=frozenset({"icc", "exif", "xmp"}),
+        lossless={"lossless": True},
+        quality=95,
+        feature="webp",
+    ),
+    Format("TIFF", (".tif", ".tiff"), encode_tiff, grey_alpha=True, sixteen_bit=True, float32=True),
+    Format(
+        "AVIF",
+        (".avif",),
+        PillowSink,
+        edge=32768,
+        pixels=16384**2,
+        animated=True,
+        keeps=frozenset({"icc", "exif", "xmp"}),
+        options={"subsampling": "4:4:4"},
+        quality=90,
+        feature="avif",
+    ),
+    Format(
+        "BMP", (".bmp",), PillowSink, pixels=2**32 // 4 - 64, alpha=False, keeps=frozenset({"dpi"})
+    ),
+    Format(
+        "GIF",
+        (".gif",),
+        PillowSink,
+        edge=65535,
+        animated=True,
+        mask=True,
+        keeps=frozenset({"comment"}),
+    ),
+    Format(
+        "JPEG2000",
+        (".jp2", ".j2k", ".jpx"),
+        PillowSink,
+        grey_alpha=True,
+        keeps=frozenset({"comment"}),
+        feature="jpg_2000",
+    ),
+    Format("PPM", (".ppm", ".pgm", ".pnm"), PillowSink, alpha=False),
+    Format("TGA", (".tga",), PillowSink, edge=65535, grey_alpha=True),
 )
 LARGE = "PNG or TIFF"
 
@@ -80,7 +305,7 @@ def choose_format(file: str | Path | BinaryIO, format: str | None) -> Format:
     wanted = format.lower().removeprefix(".") if format else Path(str(file)).suffix.lower()[1:]
     for kind in FORMATS:
         if wanted == kind.name.lower() or f".{wanted}" in kind.suffixes:
-            if kind.feature and not features.check(kind.feature):
+            if not kind.writable:
                 raise ImageError(f"this Pillow is built without {kind.name}; choose {LARGE}.")
             return kind
     what = f"{wanted!r} is no format" if wanted else f"{file} has no suffix"
@@ -88,9 +313,7 @@ def choose_format(file: str | Path | BinaryIO, format: str | None) -> Format:
 
 
 def _possible() -> str:
-    return ", ".join(
-        kind.suffixes[0][1:] for kind in FORMATS if not kind.feature or features.check(kind.feature)
-    )
+    return ", ".join(kind.suffixes[0][1:] for kind in FORMATS if kind.writable)
 
 
 def check_output(
@@ -138,113 +361,10 @@ def check_output(
         warnings.append(f"{kind.name} has no transparency: the image is put on white.")
     if np.dtype(dtype) != np.uint8 and (not kind.sixteen_bit or n_frames > 1):
         warnings.append(f"{kind.name} is written with 8 bits a channel: the finer steps are lost.")
-    elif np.dtype(dtype) == np.float32 and kind.name != "TIFF":
+    elif np.dtype(dtype) == np.float32 and not kind.float32:
         warnings.append(f"{kind.name} is written with 16 bits a channel, not as floating point.")
     return tuple(warnings)
 
 
 def _animated() -> str:
     return ", ".join(kind.name for kind in FORMATS if kind.animated)
-
-
-class Sink(Protocol):
-    """Takes the rows of one file."""
-
-    def write(self, rows: Array) -> None:
-        """Take the next (h, W, channels) rows."""
-
-    def finish(self) -> None:
-        """Write what is left."""
-
-    def close(self) -> None:
-        """Let go of threads and memory, finished or not."""
-
-
-class PillowSink:
-    """Collects frames as Pillow images and has Pillow write them at the end."""
-
-    def __init__(
-        self,
-        stream: BinaryIO,
-        kind: Format,
-        size: tuple[int, int],
-        channels: int,
-        metadata: Metadata,
-        n_frames: int,
-        quality: int | None,
-    ) -> None:
-        self._stream = stream
-        self._kind = kind
-        self._mode = ("L", "LA", "RGB", "RGBA")[channels - 1]
-        self._size = size
-        self._options = save_options(kind, metadata, n_frames, quality)
-        self._frames: list[Image.Image] = []
-        self._top = size[1]
-
-    def write(self, rows: Array) -> None:
-        """Paste the rows into the current frame; a new one begins when it is full."""
-        while rows.shape[0]:
-            if self._top == self._size[1]:
-                self._frames.append(Image.new(self._mode, self._size))
-                self._top = 0
-            part = rows[: self._size[1] - self._top]
-            pixels = part[..., 0] if part.shape[2] == 1 else part
-            self._frames[-1].paste(Image.fromarray(np.ascontiguousarray(pixels)), (0, self._top))
-            self._top += part.shape[0]
-            rows = rows[part.shape[0] :]
-
-    def finish(self) -> None:
-        """Encode."""
-        first, *others = self._frames
-        if self._kind.name == "GIF" and "A" in self._mode:
-            # A GIF pixel is there or not; Pillow would take the faintest for there.
-            for frame in self._frames:
-                frame.putalpha(frame.getchannel("A").point([0] * 128 + [255] * 128))
-        if self._mode == "LA" and self._kind.name not in ("PNG", "JPEG2000", "TGA"):
-            first, *others = (frame.convert("RGBA") for frame in self._frames)
-        if others:
-            self._options |= {"save_all": True, "append_images": others}
-        if self._stream.seekable():
-            first.save(self._stream, self._kind.name, **self._options)
-        else:
-            buffer = io.BytesIO()
-            first.save(buffer, self._kind.name, **self._options)
-            self._stream.write(buffer.getbuffer())
-
-    def close(self) -> None:
-        """Drop the frames."""
-        self._frames = []
-
-
-def save_options(
-    kind: Format, metadata: Metadata, n_frames: int, quality: int | None
-) -> dict[str, Any]:
-    """What ``Image.save`` is told: quality, metadata, timing."""
-    options: dict[str, Any] = {}
-    if metadata.icc and kind.name in ("JPEG", "WEBP", "AVIF", "PNG"):
-        options["icc_profile"] = metadata.icc
-    if metadata.exif and kind.name in ("JPEG", "WEBP", "AVIF", "PNG"):
-        options["exif"] = EXIF_PREFIX + metadata.exif
-    if metadata.xmp and kind.name in ("JPEG", "WEBP", "AVIF"):
-        options["xmp"] = metadata.xmp
-    if metadata.dpi and kind.name in ("JPEG", "BMP", "PNG"):
-        options["dpi"] = metadata.dpi
-    if metadata.comment and kind.name in ("JPEG", "GIF", "JPEG2000"):
-        options["comment"] = metadata.comment
-    if kind.quality is not None:
-        options["quality"] = kind.quality if quality is None else quality
-    if kind.name == "JPEG":
-        options |= {"subsampling": 0, "optimize": False}
-    if kind.name == "WEBP" and quality == 100:
-        options["lossless"] = True
-    if kind.name == "AVIF":
-        options["subsampling"] = "4:4:4"
-    if n_frames > 1:
-        durations = [round(value) for value in metadata.durations] or [100] * n_frames
-        options["duration"] = durations
-        loop = 1 if metadata.loop is None else metadata.loop
-        if kind.name != "GIF" or metadata.loop is not None:
-            options["loop"] = loop
-        if kind.name == "GIF":
-            options["disposal"] = 2
-    return options

@@ -14,10 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from srgan_infer.errors import ImageError
-from srgan_infer.images.formats import Format, PillowSink, Sink, check_output, choose_format
+from srgan_infer.images.formats import Content, Sink, check_output, choose_format
 from srgan_infer.images.metadata import Metadata
-from srgan_infer.images.png import PngWriter
-from srgan_infer.images.tiff import TiffWriter
 
 Array = npt.NDArray[Any]
 
@@ -132,21 +130,14 @@ def create(
     )
     kind = choose_format(file, format)
     metadata = (metadata or Metadata()).resized(size)
-    depth = _depth(kind, np.dtype(dtype), n_frames)
-    kept = channels if kind.alpha else (channels + 1) // 2 * 2 - 1
-    if kind.name == "TIFF" and kept == 2 and depth != np.uint8:
-        kept = 4  # few programs read grey and alpha of more than 8 bits, and not Pillow
+    stored = kind.dtype_for(dtype, n_frames)
+    kept = kind.channels_for(channels, stored)
+    content = Content(size, kept, stored, metadata, n_frames, quality)
     name = str(file) if isinstance(file, (str, os.PathLike)) else "The output"
     with _target(file) as stream:
-        sink: Sink
-        if kind.name == "PNG" and n_frames == 1:
-            sink = PngWriter(stream, size, kept, depth, metadata)
-        elif kind.name == "TIFF":
-            sink = TiffWriter(stream, size, kept, depth, metadata)
-        else:
-            sink = PillowSink(stream, kind, size, kept, metadata, n_frames, quality)
+        sink = kind.encode(stream, kind, content)
         try:
-            writer = Writer(sink, size, channels, kept, depth, name, warnings)
+            writer = Writer(sink, size, channels, kept, stored, name, warnings)
             yield writer
             if writer.rows != size[1] * n_frames:
                 raise ValueError(f"{writer.rows} of {size[1] * n_frames} rows were written.")
@@ -154,12 +145,6 @@ def create(
                 sink.finish()
         finally:
             sink.close()
-
-
-def _depth(kind: Format, dtype: np.dtype[Any], n_frames: int) -> np.dtype[Any]:
-    if not kind.sixteen_bit or n_frames > 1:
-        return np.dtype(np.uint8)
-    return np.dtype(np.uint16) if dtype == np.float32 and kind.name != "TIFF" else dtype
 
 
 def _as_dtype(rows: Array, dtype: np.dtype[Any]) -> Array:
