@@ -120,7 +120,7 @@ def square(model: str, side: int, rounds: int, folder: Path) -> Part:
 def megapixel(model: str, rounds: int) -> Part:
     """Bands against the whole image and against the tile loop."""
     factories: dict[str, Factory] = {
-        WHOLE: partial(contenders.ours, tile=None),
+        WHOLE: partial(contenders.ours, tile="whole"),
         OURS: contenders.ours,
         LOOP: contenders.tile_loop,
     }

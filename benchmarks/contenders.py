@@ -125,7 +125,7 @@ def tile_loop(
 def ours(
     generator: Generator, device: str = "cpu", dtype: str = "auto", tile: Tile = "auto"
 ) -> Contender:
-    """The library's engine; ``tile=None`` is the image in one piece."""
+    """The library's engine; ``tile="whole"`` is the image in one piece."""
     engine = Engine(generator, device, dtype)
 
     def run(pixels: Pixels) -> Pixels:

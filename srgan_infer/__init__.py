@@ -9,15 +9,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from srgan_infer.errors import ImageError, OutOfMemoryError, UpscaleError, WeightsError
+from srgan_infer.errors import (
+    ImageError,
+    ImageWarning,
+    OutOfMemoryError,
+    UpscaleError,
+    WeightsError,
+)
 from srgan_infer.version import __version__
 
 if TYPE_CHECKING:
-    from srgan_infer.resolver import SuperResolver
+    from srgan_infer.engine.plan import Plan
+    from srgan_infer.resolver import FilePlan, FileResult, SuperResolver
 
 __all__ = [
+    "FilePlan",
+    "FileResult",
     "ImageError",
+    "ImageWarning",
     "OutOfMemoryError",
+    "Plan",
     "SuperResolver",
     "UpscaleError",
     "WeightsError",
@@ -26,11 +37,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the resolver, and torch with it, when it is first asked for."""
-    if name == "SuperResolver":
-        from srgan_infer.resolver import SuperResolver
+    """Import the resolver, and torch with it, when something of it is first asked for."""
+    if name in ("FilePlan", "FileResult", "Plan", "SuperResolver"):
+        from srgan_infer import resolver
 
-        return SuperResolver
+        return getattr(resolver, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from srgan_infer.errors import ImageError
-from srgan_infer.images.alpha import fill_transparent
+from srgan_infer.images.alpha import split_alpha
 from srgan_infer.images.rows import DecodedImage
 
 Array = npt.NDArray[Any]
@@ -47,11 +47,7 @@ def from_array(array: Array) -> DecodedImage:
     if array.dtype == np.float32:
         _check_range(array)
     pixels = array[..., None] if array.ndim == 2 else array
-    channels = pixels.shape[2]
-    if channels in (1, 3):
-        return DecodedImage(pixels, None)
-    alpha = pixels[..., -1]
-    return DecodedImage(fill_transparent(pixels[..., :-1], alpha), alpha)
+    return split_alpha(pixels)
 
 
 def check_tensor(tensor: Tensor) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from srgan_infer import arrays, weights
 from srgan_infer.engine.engine import Engine
-from srgan_infer.engine.plan import Plan
+from srgan_infer.engine.plan import Plan, Tile, check_tile
 from srgan_infer.errors import ImageError, ImageWarning
-from srgan_infer.images.alpha import upscale_alpha
-from srgan_infer.images.formats import FORMATS
+from srgan_infer.images.alpha import join_alpha
+from srgan_infer.images.formats import FORMATS, check_output, choose_format
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.pillow import from_pil, to_pil
 from srgan_infer.images.read import SourceImage, open_file
@@ -32,20 +32,10 @@ from srgan_infer.network.generator import GeneratorConfig
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
-Tile = int | Literal["auto"] | None
 Limits = tuple[Tile, int | str | None]
 
 # JPEG files of this quality and below look better with the model for photographs.
 COMPRESSED_QUALITY = 80
-
-
-class _Given(Enum):
-    """Stands for an option that is to be as it was given at construction."""
-
-    AT_CONSTRUCTION = "as given at construction"
-
-
-_SAME = _Given.AT_CONSTRUCTION
 
 
 @dataclass(frozen=True)
@@ -71,6 +61,41 @@ class FileResult:
     suggested_model: str | None = None
 
 
+@dataclass(frozen=True)
+class FilePlan:
+    """What :meth:`SuperResolver.upscale_file` would do.
+
+    Attributes
+    ----------
+    format
+        Name of the format that would be written, such as ``"PNG"``.
+    input_size, size
+        Width and height of the source, upright, and of the result, in pixels.
+    frames
+        Number of frames; 1 unless the file is an animation.
+    cut
+        How each frame is cut, and the memory that it takes.
+    warnings
+        Sentences on what cannot be kept.
+    suggested_model
+        Name of the bundled model that suits the source better than the default one
+        that would be used, if there is one.
+    """
+
+    format: str
+    input_size: tuple[int, int]
+    size: tuple[int, int]
+    frames: int
+    cut: Plan
+    warnings: tuple[str, ...]
+    suggested_model: str | None = None
+
+    @property
+    def input_pixels(self) -> int:
+        """Pixels that the network has to read, over all frames."""
+        return self.input_size[0] * self.input_size[1] * self.frames
+
+
 class SuperResolver:
     """Upscales images with one model on one device.
 
@@ -86,14 +111,21 @@ class SuperResolver:
     dtype
         ``"auto"`` (for 8-bit images half precision where it is fast and within a
         level, float32 elsewhere), ``"float32"``, ``"float16"``, ``"bfloat16"`` or the
-        torch dtype. On CUDA PyTorch computes float32 convolutions in TF32 unless
-        ``torch.backends.cudnn.allow_tf32`` is off; the command switches it off.
+        torch dtype. float32 is float32 on a GPU too, never TF32.
     tile
-        ``"auto"``, the edge of a tile in input pixels, or ``None`` for the
-        image whole. The result does not depend on it.
+        ``"auto"``, the edge of a tile in input pixels, or ``"whole"`` for the
+        image in one piece. The result does not depend on it.
     max_memory
         Bytes, or text such as ``"2GB"``, that the computation may use; a safe
         part of the free memory if ``None``.
+
+    Raises
+    ------
+    ValueError
+        If the device or the dtype is unknown or absent, or an option has a value that
+        means nothing.
+    OutOfMemoryError
+        If ``max_memory`` is too little for any image.
     """
 
     def __init__(
@@ -105,10 +137,13 @@ class SuperResolver:
         tile: Tile = "auto",
         max_memory: int | str | None = None,
     ) -> None:
+        check_tile(tile)
         self._weights = model
         self._engine = Engine(weights.build(model), device, dtype)
         self._tile = tile
         self._max_memory = max_memory
+        if max_memory is not None:
+            self._engine.plan(1, 1, tile, max_memory)  # refused here if no image at all fits
 
     @classmethod
     def from_pretrained(
@@ -207,8 +242,8 @@ class SuperResolver:
         self,
         image: Image.Image | str | os.PathLike[str],
         *,
-        tile: Tile | _Given = ...,
-        max_memory: int | str | _Given | None = ...,
+        tile: Tile | None = ...,
+        max_memory: int | str | None = ...,
         progress: bool | Progress = ...,
     ) -> Image.Image: ...
 
@@ -217,8 +252,8 @@ class SuperResolver:
         self,
         image: Array,
         *,
-        tile: Tile | _Given = ...,
-        max_memory: int | str | _Given | None = ...,
+        tile: Tile | None = ...,
+        max_memory: int | str | None = ...,
         progress: bool | Progress = ...,
     ) -> Array: ...
 
@@ -227,8 +262,8 @@ class SuperResolver:
         self,
         image: Tensor,
         *,
-        tile: Tile | _Given = ...,
-        max_memory: int | str | _Given | None = ...,
+        tile: Tile | None = ...,
+        max_memory: int | str | None = ...,
         progress: bool | Progress = ...,
     ) -> Tensor: ...
 
@@ -236,8 +271,8 @@ class SuperResolver:
         self,
         image: Image.Image | Array | Tensor | str | os.PathLike[str],
         *,
-        tile: Tile | _Given = _SAME,
-        max_memory: int | str | _Given | None = _SAME,
+        tile: Tile | None = None,
+        max_memory: int | str | None = None,
         progress: bool | Progress = False,
     ) -> Image.Image | Array | Tensor:
         """Upscale one image.
@@ -254,7 +289,7 @@ class SuperResolver:
               floating point in [0, 1];
             - the path of a file, of which the first frame is taken.
         tile, max_memory
-            For this call, instead of what was given at construction.
+            For this call; ``None`` is what was given at construction.
         progress
             ``True`` for a progress bar on stderr, or a function that is called
             with the number of steps done and in total.
@@ -299,8 +334,8 @@ class SuperResolver:
         *,
         format: str | None = None,
         quality: int | None = None,
-        tile: Tile | _Given = _SAME,
-        max_memory: int | str | _Given | None = _SAME,
+        tile: Tile | None = None,
+        max_memory: int | str | None = None,
         progress: bool | Progress = False,
     ) -> FileResult:
         """Upscale an image file into another one.
@@ -322,7 +357,7 @@ class SuperResolver:
         quality
             1 to 100, of formats that lose detail.
         tile, max_memory
-            For this call, instead of what was given at construction.
+            For this call; ``None`` is what was given at construction.
         progress
             ``True`` for a progress bar on stderr, or a function that is called
             with the number of steps done and in total, over all frames.
@@ -333,19 +368,17 @@ class SuperResolver:
             If the source cannot be read or the target not written.
         OutOfMemoryError
             If the memory does not suffice even for the smallest tiles.
-        OSError
-            If the disk is full or may not be written.
+        ValueError
+            If an option has a value that means nothing.
         """
         file = open_file(_file(source))
-        width, height = file.size
-        size = (self.scale * width, self.scale * height)
-        plan = self._engine.plan(height, width, *self._limits(tile, max_memory))
+        plan = self._plan_file(file, target, format, quality, self._limits(tile, max_memory))
         with (
             _reporting(progress) as report,
             create(
                 _file(target),
-                format=format or _format_of(file, target),
-                size=size,
+                format=plan.format,
+                size=plan.size,
                 channels=file.channels,
                 dtype=file.dtype,
                 metadata=file.metadata,
@@ -354,19 +387,90 @@ class SuperResolver:
             ) as writer,
         ):
             for index, image in enumerate(file.frames()):
-                for rows in self._bands(image, plan, _share(report, index, file.n_frames)):
+                for rows in self._bands(image, plan.cut, _shared(report, index, file.n_frames)):
                     writer.write(rows)
-        lost = (*file.warnings, *writer.warnings)
-        _warn(lost)
-        return FileResult(size, file.n_frames, lost, suggested_model(self.name, file))
+        _warn(plan.warnings)
+        return FileResult(plan.size, plan.frames, plan.warnings, plan.suggested_model)
+
+    def plan_file(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        target: str | os.PathLike[str] | BinaryIO | None = None,
+        *,
+        format: str | None = None,
+        quality: int | None = None,
+        tile: Tile | None = None,
+        max_memory: int | str | None = None,
+    ) -> FilePlan:
+        """Say what :meth:`upscale_file` would do, from the source's header.
+
+        Parameters
+        ----------
+        source, format, quality, tile, max_memory
+            As of :meth:`upscale_file`.
+        target
+            Likewise, ``None`` standing for any file object; nothing is written.
+
+        Raises
+        ------
+        ImageError
+            If the source cannot be read or its result not be written.
+        OutOfMemoryError
+            If the memory does not suffice even for the smallest tiles.
+        ValueError
+            If an option has a value that means nothing.
+        """
+        limits = self._limits(tile, max_memory)
+        return self._plan_file(open_file(_file(source)), target, format, quality, limits)
+
+    def _plan_file(
+        self,
+        file: SourceImage,
+        target: str | os.PathLike[str] | BinaryIO | None,
+        format: str | None,
+        quality: int | None,
+        limits: Limits,
+    ) -> FilePlan:
+        if format is None and not isinstance(target, (str, os.PathLike)):
+            # What has no name gets the source's format, or one that holds everything.
+            format = file.format if file.format in {kind.name for kind in FORMATS} else "PNG"
+        name = Path(target) if isinstance(target, (str, os.PathLike)) else Path()
+        width, height = file.size
+        size = (self.scale * width, self.scale * height)
+        lost = check_output(
+            name,
+            format=format,
+            size=size,
+            channels=file.channels,
+            dtype=file.dtype,
+            n_frames=file.n_frames,
+            quality=quality,
+        )
+        return FilePlan(
+            format=choose_format(name, format).name,
+            input_size=file.size,
+            size=size,
+            frames=file.n_frames,
+            cut=self._engine.plan(height, width, *limits),
+            warnings=(*file.warnings, *lost),
+            suggested_model=suggested_model(self.name, file),
+        )
+
+    def seconds_per_pixel(self) -> float:
+        """Time that the network takes for one input pixel, measured now on a small image."""
+        trial = np.zeros((96, 96, 3), np.uint8)
+        self(trial)  # the first run on a device is slow
+        start = time.perf_counter()
+        self(trial)
+        return (time.perf_counter() - start) / trial[..., 0].size
 
     def plan(
         self,
         height: int,
         width: int,
         *,
-        tile: Tile | _Given = _SAME,
-        max_memory: int | str | _Given | None = _SAME,
+        tile: Tile | None = None,
+        max_memory: int | str | None = None,
     ) -> Plan:
         """How an image of ``height``×``width`` input pixels would be cut, and its memory."""
         return self._engine.plan(height, width, *self._limits(tile, max_memory))
@@ -418,11 +522,11 @@ class SuperResolver:
             commit_message=commit_message,
         )
 
-    def _limits(self, tile: Tile | _Given, max_memory: int | str | _Given | None) -> Limits:
+    def _limits(self, tile: Tile | None, max_memory: int | str | None) -> Limits:
         """Tile and memory for one call."""
         return (
-            self._tile if isinstance(tile, _Given) else tile,
-            self._max_memory if isinstance(max_memory, _Given) else max_memory,
+            self._tile if tile is None else tile,
+            self._max_memory if max_memory is None else max_memory,
         )
 
     def _image(
@@ -445,7 +549,7 @@ class SuperResolver:
         if batch.ndim == 3:
             return self._tensor(batch[None], limits, report)[0]
         big = [
-            self._whole(arrays.from_tensor(one), limits, _share(report, index, len(batch)))
+            self._whole(arrays.from_tensor(one), limits, _shared(report, index, len(batch)))
             for index, one in enumerate(batch)
         ]
         return torch.stack([arrays.to_tensor(one, batch) for one in big])
@@ -468,14 +572,7 @@ class SuperResolver:
         if image.alpha is None:
             yield from bands
             return
-        top = 0
-        for rows in bands:
-            bottom = top + len(rows)
-            first, last = top // self.scale, -(-bottom // self.scale)
-            alpha = upscale_alpha(image.alpha, self.scale, first, last)
-            alpha = alpha[top - first * self.scale : bottom - first * self.scale]
-            yield np.concatenate([rows, alpha[..., None]], axis=2)
-            top = bottom
+        yield from join_alpha(bands, image.alpha, self.scale)
 
 
 def suggested_model(name: str, file: SourceImage) -> str | None:
@@ -488,19 +585,12 @@ def _file(file: str | os.PathLike[str] | BinaryIO) -> Path | BinaryIO:
     return Path(file) if isinstance(file, (str, os.PathLike)) else file
 
 
-def _format_of(file: SourceImage, target: str | os.PathLike[str] | BinaryIO) -> str | None:
-    """The format for a target without a name."""
-    if isinstance(target, (str, os.PathLike)):
-        return None
-    return file.format if file.format in {kind.name for kind in FORMATS} else "PNG"
-
-
 def _warn(sentences: tuple[str, ...]) -> None:
     for sentence in sentences:
         warnings.warn(sentence, ImageWarning, stacklevel=3)
 
 
-def _share(report: Progress | None, index: int, count: int) -> Progress | None:
+def _shared(report: Progress | None, index: int, count: int) -> Progress | None:
     """Progress of one of ``count`` equal parts, counted over all of them."""
     if report is None or count == 1:
         return report

@@ -128,7 +128,7 @@ class TestOneImage:
         assert run("in.png", "b.png", "--model", "srresnet").status == 0
         assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
         assert run("in.png", "c.jpg", "--quality", "20", "--dtype", "float32").status == 0
-        assert run("in.png", "d.jpg", "--quality", "95", "--tile", "none").status == 0
+        assert run("in.png", "d.jpg", "--quality", "95", "--tile", "whole").status == 0
         assert Path("c.jpg").stat().st_size < Path("d.jpg").stat().st_size
         done = run("in.png", "-o", "large", "--format", "webp", "--suffix", "-x", "--tile", "8")
         assert done.status == 0

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from srgan_infer.engine import devices
 from srgan_infer.engine import engine as engine_module
 from srgan_infer.engine.devices import cgroup_free, choose_device, free_memory, parse_memory
 from srgan_infer.engine.engine import Engine
@@ -86,7 +87,7 @@ def assert_equal(result: Pixels, expected: Pixels, pixels: Pixels) -> None:
     width=st.integers(1, 60),
     channels=st.sampled_from([1, 3]),
     dtype=st.sampled_from(PIXELS),
-    tile=st.one_of(st.sampled_from(["auto", None]), st.integers(1, 70)),
+    tile=st.one_of(st.sampled_from(["auto", "whole"]), st.integers(1, 70)),
     skip=st.sampled_from(INPUT_SKIPS),
     scale=st.sampled_from([2, 4]),
     seed=st.integers(0, 99),
@@ -113,11 +114,11 @@ def test_any_tile_size_equals_the_whole_image(
     height=st.integers(1, 50),
     width=st.integers(1, 50),
     channels=st.sampled_from([1, 3]),
-    tile=st.one_of(st.none(), st.integers(3, 60)),
+    tile=st.one_of(st.just("whole"), st.integers(3, 60)),
     skip=st.sampled_from(INPUT_SKIPS),
 )
 def test_tiles_equal_the_whole_image(
-    height: int, width: int, channels: int, tile: int | None, skip: str
+    height: int, width: int, channels: int, tile: Tile, skip: str
 ) -> None:
     """The path of GPUs and of half precision, here in float32."""
     generator = generator_of(GeneratorConfig(channels=4, blocks=1, input_skip=skip))
@@ -157,7 +158,7 @@ def test_half_precision_is_close_and_the_same_for_every_tile(dtype: str) -> None
     generator = generator_of(GeneratorConfig(channels=8, blocks=8, input_skip="bilinear"))
     engine = Engine(generator, "cpu", dtype)
     pixels = pixels_of((50, 44, 3))
-    whole = run(engine, pixels, None).astype(int)
+    whole = run(engine, pixels, "whole").astype(int)
     assert np.abs(whole - np.rint(plain(generator, pixels))).max() <= 2
     for tile in (16, 33):
         assert np.abs(run(engine, pixels, tile) - whole).max() <= 1
@@ -248,7 +249,7 @@ def test_tiles_shrink_when_gpu_memory_runs_out(
     expected = run(engine, pixels, 37).astype(int)
     tried = limited(monkeypatch, 80 * 80, error)
     reports: list[tuple[int, int]] = []
-    plan = engine.plan(150, 140, None)
+    plan = engine.plan(150, 140, "whole")
     result = np.concatenate(
         list(engine.run(pixels, plan, lambda done, total: reports.append((done, total))))
     )
@@ -264,14 +265,14 @@ def test_running_out_with_the_smallest_tiles_says_what_was_tried(
     engine = Engine(generator_of(), "cpu", "float16")
     limited(monkeypatch, 0)
     with pytest.raises(OutOfMemoryError, match="tiles of 256, 128, 64, 32 pixels"):
-        run(engine, pixels_of((256, 200, 3)), None)
+        run(engine, pixels_of((256, 200, 3)), "whole")
 
 
 def test_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(generator_of(), "cpu", "float16")
     tried = limited(monkeypatch, 0, RuntimeError("CUDA error: an illegal memory access"))
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        run(engine, pixels_of((64, 64, 3)), None)
+        run(engine, pixels_of((64, 64, 3)), "whole")
     assert len(tried) == 1
 
 
@@ -370,7 +371,7 @@ def test_a_budget_that_is_too_small_says_what_to_do() -> None:
     with pytest.raises(OutOfMemoryError, match="larger max_memory"):
         engine.plan(500, 500, max_memory="1MB")
     with pytest.raises(OutOfMemoryError, match="smaller tile"):
-        engine.plan(4000, 4000, tile=None, max_memory="1GB")
+        engine.plan(4000, 4000, tile="whole", max_memory="1GB")
 
 
 def test_a_plan_describes_itself() -> None:
@@ -443,3 +444,13 @@ def test_columns_and_rows_are_cut_as_evenly_as_can_be() -> None:
     plan = Engine(generator_of(), "cpu").plan(90, 130, tile=50)
     assert plan.rows == cut(90, 50, 0)
     assert plan.columns == cut(130, 50, SMALL.halo)
+
+
+def test_tf32_is_off_while_the_network_starts_and_then_as_before() -> None:
+    cuda = torch.device("cuda")
+    before = devices.tf32_settings()
+    with devices.true_float32(cuda), devices.true_float32(cuda):
+        assert not torch.backends.cudnn.allow_tf32
+    assert devices.tf32_settings() == before
+    with devices.true_float32(torch.device("cpu")):
+        assert devices.tf32_settings() == before

@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     add = group.add_argument
     add("--device", metavar="D", default="auto", help="auto, cpu, mps, cuda, or cuda:0,cuda:1")
     add("--dtype", metavar="T", help="auto, float32, float16 or bfloat16")
-    add("--tile", type=_tile, metavar="N", help="auto, edge in input pixels, or none (whole)")
+    add("--tile", type=_tile, metavar="N", help="auto, edge in input pixels, or whole")
     add("--max-memory", metavar="SIZE", help="such as 2GB; a safe part of what is free if absent")
     group = parser.add_argument_group("files")
     add = group.add_argument
@@ -172,15 +172,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tile(text: str) -> int | str | None:
-    if text in ("none", "whole"):
-        return None
-    if text == "auto":
+def _tile(text: str) -> int | str:
+    if text in ("auto", "whole"):
         return text
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, none nor a number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, whole nor a number") from None
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -259,17 +257,10 @@ def _check_streams(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
 
 def _resolvers(args: argparse.Namespace) -> list[SuperResolver]:
     """One ready instance for each device; options are checked before an image is opened."""
-    import torch
-
     from srgan_infer.resolver import SuperResolver
 
-    # On a GPU float32 is for what has more than the 11 bits of TF32: 16-bit images.
-    torch.backends.cudnn.allow_tf32 = False
-
     devices = [name.strip() for name in args.device.split(",")]
-    resolvers = [SuperResolver.from_pretrained(device=name, **_options(args)) for name in devices]
-    resolvers[0].plan(1, 1)
-    return resolvers
+    return [SuperResolver.from_pretrained(device=name, **_options(args)) for name in devices]
 
 
 def _run(args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[SuperResolver]) -> int:
@@ -394,66 +385,38 @@ def _dry_run(
     args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[SuperResolver]
 ) -> int:
     """Say what would be done, from the headers and a short trial of the speed."""
-    from srgan_infer.images.formats import check_output
-    from srgan_infer.images.read import open_file
-    from srgan_infer.resolver import suggested_model
-
     report = _report(args, jobs)
     resolver = resolvers[0]
-    speed = _seconds_per_pixel(resolver)
+    speed = resolver.seconds_per_pixel()
     total = 0.0
     for job in filter(_is_open, jobs):
         try:
             source: Any = sys.stdin.buffer if job.source is None else job.source
-            file = open_file(source)
-            width, height = file.size
-            size = (resolver.scale * width, resolver.scale * height)
-            target = job.target or (args.format or f"x.{file.format}")
-            lost = check_output(
-                target,
-                format=args.format,
-                size=size,
-                channels=file.channels,
-                dtype=file.dtype,
-                n_frames=file.n_frames,
-                quality=args.quality,
-            )
-            plan = resolver.plan(height, width)
+            plan = resolver.plan_file(source, job.target, format=args.format, quality=args.quality)
         except UpscaleError as error:
             report.tell(Outcome(job, "failed", str(error)))
             continue
         except OSError as error:
             report.tell(Outcome(job, "failed", _system_reason(error)))
             continue
-        seconds = speed * width * height * file.n_frames
+        seconds = speed * plan.input_pixels
         total += seconds
         facts = {
-            "input_size": file.size,
-            "output_size": size,
-            "frames": file.n_frames,
-            "plan": str(plan),
-            "steps": plan.steps * file.n_frames,
-            "memory_bytes": plan.peak_bytes,
+            "input_size": plan.input_size,
+            "output_size": plan.size,
+            "frames": plan.frames,
+            "plan": str(plan.cut),
+            "steps": plan.cut.steps * plan.frames,
+            "memory_bytes": plan.cut.peak_bytes,
             "estimated_seconds": round(seconds, 1),
             "device": str(resolver.device),
-            "suggested_model": suggested_model(resolver.name, file),
+            "suggested_model": plan.suggested_model,
         }
-        report.tell(Outcome(job, "planned", facts=facts, warnings=file.warnings + lost))
+        report.tell(Outcome(job, "planned", facts=facts, warnings=plan.warnings))
     status = report.finish([job for job in jobs if not _is_open(job)])
     if not report.quiet and report.total > 1:
         report.say(f"{duration(total / len(resolvers))} in all")
     return status
-
-
-def _seconds_per_pixel(resolver: SuperResolver) -> float:
-    """Time of a small image after one to warm up, for one input pixel."""
-    import numpy as np
-
-    trial = np.zeros((96, 96, 3), np.uint8)
-    resolver(trial)
-    start = time.perf_counter()
-    resolver(trial)
-    return (time.perf_counter() - start) / trial[..., 0].size
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,48 @@ def hold_heap(size: int) -> Tensor | None:
 def mebibytes(count: int) -> str:
     """Bytes in words."""
     return f"{count / 2**20:.0f} MiB"
+
+
+_float32_lock = threading.Lock()
+_float32_users = 0
+_float32_before: list[tuple[Any, tuple[str, Any]]] = []
+
+
+@contextmanager
+def true_float32(device: torch.device) -> Iterator[None]:
+    """Have float32 convolutions that start in here computed as float32, not as TF32.
+
+    The switch is global and the caller's, so it is turned for no longer than it takes to
+    start them, by all threads together.
+    """
+    global _float32_users, _float32_before
+    if device.type != "cuda":
+        yield
+        return
+    with _float32_lock:
+        if not _float32_users:
+            _float32_before = tf32_settings()
+            torch.backends.cudnn.allow_tf32 = False
+        _float32_users += 1
+    try:
+        yield
+    finally:
+        with _float32_lock:
+            _float32_users -= 1
+            if not _float32_users:
+                for place, value in _float32_before:
+                    setattr(place, *value)
+
+
+def tf32_settings() -> list[tuple[Any, tuple[str, Any]]]:
+    """Where PyTorch keeps whether cuDNN may use TF32, with the name and value of each setting."""
+    cudnn: Any = torch.backends.cudnn
+    # From 2.9 on a setting for each kind of operation stands behind the old one, and reading
+    # the old one is an error where these differ.
+    parts = [part for part in (getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)) if part]
+    if parts:
+        return [(part, ("fp32_precision", part.fp32_precision)) for part in parts]
+    return [(cudnn, ("allow_tf32", cudnn.allow_tf32))]
 
 
 def choose_device(device: str | torch.device) -> torch.device:

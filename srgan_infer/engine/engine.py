@@ -25,7 +25,16 @@ from srgan_infer.engine.devices import (
     is_out_of_memory,
     parse_memory,
 )
-from srgan_infer.engine.plan import Plan, Span, Tile, band_values, check, cut, tile_values
+from srgan_infer.engine.plan import (
+    Plan,
+    Span,
+    Tile,
+    band_values,
+    check,
+    check_tile,
+    cut,
+    tile_values,
+)
 from srgan_infer.engine.tiles import (
     PendingTile,
     finish_tile,
@@ -71,8 +80,7 @@ class Engine:
         ``"auto"`` picks for 8-bit images float16 on CUDA GPUs that are fast
         at it, and bfloat16 for the inner convolutions on CPUs with instructions
         for it; float32 elsewhere; or ``"float32"``, ``"float16"``,
-        ``"bfloat16"``. On CUDA float32 is TF32 unless
-        ``torch.backends.cudnn.allow_tf32`` is off.
+        ``"bfloat16"``.
 
     Raises
     ------
@@ -115,7 +123,7 @@ class Engine:
             Of the image, in pixels, from 1 up.
         tile
             ``"auto"``, the largest edge of a piece in pixels of the input, or
-            None for the image in one piece.
+            "whole" for the image in one piece.
         max_memory
             Bytes, or text such as ``"2GB"``; by default half of what is free.
 
@@ -128,10 +136,7 @@ class Engine:
         """
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, not {width}x{height}.")
-        if isinstance(tile, bool) or not (
-            tile is None or tile == "auto" or (isinstance(tile, int) and tile >= 1)
-        ):
-            raise ValueError(f'tile must be "auto", a positive integer or None, not {tile!r}.')
+        check_tile(tile)
         if max_memory is None:
             free = free_memory(self.device)
             budget = int(free * (SAFE_PART if tile == "auto" else 1))
@@ -147,9 +152,9 @@ class Engine:
 
     def _plan_bands(self, height: int, width: int, tile: Tile, budget: int) -> Plan:
         config = self.config
-        wide = width if tile is None else min(width, WIDEST_COLUMN if tile == "auto" else tile)
+        wide = width if tile == "whole" else min(width, WIDEST_COLUMN if tile == "auto" else tile)
         tall = height
-        if tile is not None:
+        if tile != "whole":
             tall = min(height, max(config.scale, BAND_PIXELS // wide))
             if tile != "auto":
                 tall = min(tall, tile)
@@ -157,7 +162,7 @@ class Engine:
 
         def planned() -> Plan:
             rows, columns = cut(height, tall, 0), cut(width, wide, config.halo)
-            tail = None if tile is None else max(1, min(tall, TAIL_PIXELS // wide))
+            tail = None if tile == "whole" else max(1, min(tall, TAIL_PIXELS // wide))
             peak = size * band_values(config, rows, columns, width, tail or height)
             return Plan("bands", height, width, config.scale, rows, columns, tail, peak)
 
@@ -173,7 +178,7 @@ class Engine:
         return plan
 
     def _plan_tiles(self, height: int, width: int, tile: Tile, budget: int) -> Plan:
-        edge = max(height, width) if tile is None else LARGEST_TILE if tile == "auto" else tile
+        edge = max(height, width) if tile == "whole" else LARGEST_TILE if tile == "auto" else tile
         plan = self._tiles(height, width, edge)
         while plan.peak_bytes > budget and tile == "auto" and edge > SMALLEST_TILE:
             edge //= 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from srgan_infer.engine.devices import mebibytes
 from srgan_infer.errors import OutOfMemoryError
@@ -65,7 +65,14 @@ def cut(length: int, size: int, halo: int, start: int = 0) -> tuple[Span, ...]:
     )
 
 
-Tile = int | Literal["auto"] | None
+Tile = int | Literal["auto", "whole"]
+
+
+def check_tile(tile: Any) -> None:
+    """Raise ``ValueError`` for what is no :data:`Tile`."""
+    number = isinstance(tile, int) and not isinstance(tile, bool) and tile >= 1
+    if not number and tile not in ("auto", "whole"):
+        raise ValueError(f'tile must be "auto", "whole" or a positive integer, not {tile!r}.')
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srgan_infer.engine.devices import true_float32
 from srgan_infer.engine.plan import Span
 from srgan_infer.network.stream import Network, RowStream
 
@@ -48,7 +49,8 @@ def start_tile(
         values = values.pin_memory()
     x = to_network(values, device, network.feature_dtype)
     scale = network.config.scale
-    (out,) = RowStream(network).push(x, last=True)
+    with true_float32(device):
+        (out,) = RowStream(network).push(x, last=True)
     out = out[:, :, row.crop(scale), column.crop(scale)]
     # Checked before clipping, which hides infinity.
     finite = None if network.feature_dtype == torch.float32 else torch.isfinite(out).all()

@@ -7,11 +7,14 @@ it is replaced by the nearest visible colour before the image is upscaled.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from srgan_infer.images.rows import Channels, DecodedImage, RowSource
 
 Array = npt.NDArray[Any]
 
@@ -81,6 +84,20 @@ def fill_transparent(color: Array, alpha: Array) -> Array:
     return grid
 
 
+def split_alpha(rows: RowSource) -> DecodedImage:
+    """Split alpha off, and give the hidden pixels the colour of visible ones."""
+    height, _, channels = rows.shape
+    if channels in (1, 3):
+        return DecodedImage(rows, None)
+    alpha = np.empty(rows.shape[:2], rows.dtype)
+    for top in range(0, height, 256):
+        alpha[top : top + 256] = rows[top : top + 256][..., -1]
+    color = Channels(rows, 0, channels - 1)
+    if alpha.all():
+        return DecodedImage(color, alpha)
+    return DecodedImage(fill_transparent(color[0:height], alpha), alpha)
+
+
 def upscale_alpha(alpha: Array, scale: int, top: int = 0, bottom: int | None = None) -> Array:
     """Upscale alpha smoothly (bicubic), whole or a band of rows.
 
@@ -111,3 +128,29 @@ def upscale_alpha(alpha: Array, scale: int, top: int = 0, bottom: int | None = N
     elif alpha.dtype == np.float32:
         rows = np.clip(rows, 0, 1)
     return rows
+
+
+def join_alpha(bands: Iterable[Array], alpha: Array, scale: int) -> Iterator[Array]:
+    """Put the upscaled alpha behind the colours of an upscaled image.
+
+    Parameters
+    ----------
+    bands
+        (h, scale·W, C) rows from top to bottom.
+    alpha
+        (H, W) of the source, of the same dtype.
+    scale
+        Magnification.
+
+    Yields
+    ------
+    ndarray
+        (h, scale·W, C + 1) for each band.
+    """
+    top = 0
+    for rows in bands:
+        bottom = top + len(rows)
+        first, last = top // scale, -(-bottom // scale)
+        big = upscale_alpha(alpha, scale, first, last)[top - first * scale : bottom - first * scale]
+        yield np.concatenate([rows, big[..., None]], axis=2)
+        top = bottom

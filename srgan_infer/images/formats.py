@@ -342,11 +342,13 @@ def check_output(
     ------
     ImageError
         If the format is unknown or cannot hold the image at all.
+    ValueError
+        If the quality is out of range.
     """
     kind = choose_format(file, format)
     width, height = size
     if quality is not None and not 1 <= quality <= 100:
-        raise ImageError(f"quality must be between 1 and 100, not {quality}.")
+        raise ValueError(f"quality must be between 1 and 100, not {quality}.")
     if max(size) > kind.edge or width * height > kind.pixels:
         limit = f"{kind.edge} pixels a side" if max(size) > kind.edge else f"{kind.pixels} pixels"
         raise ImageError(

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from srgan_infer.errors import ImageError
-from srgan_infer.images.alpha import fill_transparent
+from srgan_infer.images.alpha import split_alpha
 from srgan_infer.images.metadata import Metadata, orientation, read_metadata
-from srgan_infer.images.rows import Channels, DecodedImage, RowSource
+from srgan_infer.images.rows import DecodedImage
 
 Array = npt.NDArray[Any]
 
@@ -249,20 +249,6 @@ def _transform(profile: Any, mode: str) -> ImageCms.ImageCmsTransform:
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
         ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
-
-
-def split_alpha(rows: RowSource) -> DecodedImage:
-    """Split alpha off, and give the hidden pixels the colour of visible ones."""
-    height, _, channels = rows.shape
-    if channels in (1, 3):
-        return DecodedImage(rows, None)
-    alpha = np.empty(rows.shape[:2], rows.dtype)
-    for top in range(0, height, 256):
-        alpha[top : top + 256] = rows[top : top + 256][..., -1]
-    color = Channels(rows, 0, channels - 1)
-    if alpha.all():
-        return DecodedImage(color, alpha)
-    return DecodedImage(fill_transparent(color[0:height], alpha), alpha)
 
 
 def upright(pixels: Array, turn: int) -> Array:

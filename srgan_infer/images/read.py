@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from srgan_infer.errors import ImageError
+from srgan_infer.images.alpha import split_alpha
 from srgan_infer.images.integrity import check_header, text_follows_pixels
 from srgan_infer.images.metadata import Metadata, estimated_quality, orientation, read_metadata
 from srgan_infer.images.pillow import (
@@ -28,7 +29,6 @@ from srgan_infer.images.pillow import (
     file_name,
     load,
     one_sentence,
-    split_alpha,
     transparent_key,
     upright,
 )
