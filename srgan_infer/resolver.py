@@ -53,12 +53,15 @@ class FileResult:
     suggested_model
         Name of the bundled model that suits the source better than the default one
         that was used, if there is one.
+    target
+        The file that was written; ``None`` if the target was a file object.
     """
 
     size: tuple[int, int]
     frames: int
     warnings: tuple[str, ...]
     suggested_model: str | None = None
+    target: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -334,6 +337,7 @@ class SuperResolver:
         *,
         format: str | None = None,
         quality: int | None = None,
+        overwrite: bool = True,
         tile: Tile | None = None,
         max_memory: int | str | None = None,
         progress: bool | Progress = False,
@@ -350,12 +354,16 @@ class SuperResolver:
         source
             A path, or a binary file object.
         target
-            A path, which is replaced if it exists, or a binary file object.
+            A path, or a binary file object.
         format
             Such as ``"PNG"`` or ``"JPEG"``. If ``None``: by the target's name; for a
             file object the source's format, PNG where that cannot be written.
         quality
             1 to 100, of formats that lose detail.
+        overwrite
+            Whether a file that is at the target, or appears there while the result is
+            computed, is replaced. If not, it stays, and the result goes beside it, to
+            ``name-1.png`` or the next number that is free, with a warning.
         tile, max_memory
             For this call; ``None`` is what was given at construction.
         progress
@@ -384,13 +392,15 @@ class SuperResolver:
                 metadata=file.metadata,
                 n_frames=file.n_frames,
                 quality=quality,
+                overwrite=overwrite,
             ) as writer,
         ):
             for index, image in enumerate(file.frames()):
                 for rows in self._bands(image, plan.cut, _shared(report, index, file.n_frames)):
                     writer.write(rows)
-        _warn(plan.warnings)
-        return FileResult(plan.size, plan.frames, plan.warnings, plan.suggested_model)
+        lost = tuple(dict.fromkeys((*plan.warnings, *writer.warnings)))
+        _warn(lost)
+        return FileResult(plan.size, plan.frames, lost, plan.suggested_model, writer.path)
 
     def plan_file(
         self,

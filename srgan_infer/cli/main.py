@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from srgan_infer.cli.reports import Outcome, Report, Step, bars, duration
@@ -353,6 +354,7 @@ def _upscale(
             target,
             format=args.format,
             quality=args.quality,
+            overwrite=args.overwrite,
             progress=lambda done, total: step(job.name, done, total),
         )
         if job.target is None:
@@ -372,7 +374,8 @@ def _upscale(
         "device": str(resolver.device),
         "suggested_model": result.suggested_model,
     }
-    return Outcome(job, "done", facts=facts, warnings=result.warnings)
+    done = job if job.target is None else replace(job, target=result.target)
+    return Outcome(done, "done", facts=facts, warnings=result.warnings)
 
 
 def _system_reason(error: OSError) -> str:

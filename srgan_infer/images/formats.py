@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, features
 
 from srgan_infer.errors import ImageError
+from srgan_infer.images.encoder_output import EncoderOutput
 from srgan_infer.images.metadata import EXIF_PREFIX, Metadata
 from srgan_infer.images.png import PngWriter
 from srgan_infer.images.tiff import TiffWriter
@@ -170,12 +170,8 @@ class PillowSink:
         first, *others = self._frames
         if others:
             self._options |= {"save_all": True, "append_images": others}
-        if self._stream.seekable():
-            first.save(self._stream, self._kind.name, **self._options)
-        else:
-            buffer = io.BytesIO()
-            first.save(buffer, self._kind.name, **self._options)
-            self._stream.write(buffer.getbuffer())
+        with EncoderOutput(self._stream) as output:
+            first.save(cast(BinaryIO, output), self._kind.name, **self._options)
 
     def close(self) -> None:
         """Drop the frames."""

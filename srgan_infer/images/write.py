@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srgan_infer.errors import ImageError
+from srgan_infer.files import NewFile, new_file
 from srgan_infer.images.formats import Content, Sink, check_output, choose_format
 from srgan_infer.images.metadata import Metadata
 
@@ -26,7 +25,10 @@ class Writer:
     Attributes
     ----------
     warnings
-        Sentences on what the format does not keep.
+        Sentences on what the format does not keep, and on where the file is if it is
+        not where it was to be.
+    path
+        Where the file is, once it is complete; None for a file object.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Writer:
         warnings: tuple[str, ...],
     ) -> None:
         self.warnings = warnings
+        self.path: Path | None = None
         self.rows = 0
         self._sink = sink
         self._width = size[0]
@@ -85,6 +88,7 @@ def create(
     metadata: Metadata | None = None,
     n_frames: int = 1,
     quality: int | None = None,
+    overwrite: bool = True,
 ) -> Iterator[Writer]:
     """Write an image, whole or not at all.
 
@@ -112,6 +116,9 @@ def create(
     quality
         1 to 100 for JPEG (default 95), WebP (95; 100 is lossless) and AVIF
         (90); other formats are lossless and have none.
+    overwrite
+        Whether a file of that name is replaced; else the new one goes beside it, to
+        ``name-1.suffix`` or the next number that is free, and a warning says so.
 
     Raises
     ------
@@ -133,8 +140,12 @@ def create(
     stored = kind.dtype_for(dtype, n_frames)
     kept = kind.channels_for(channels, stored)
     content = Content(size, kept, stored, metadata, n_frames, quality)
-    name = str(file) if isinstance(file, (str, os.PathLike)) else "The output"
-    with _target(file) as stream:
+    name, new, stream = "The output", None, file
+    with ExitStack() as stack:
+        if isinstance(file, (str, os.PathLike)):
+            name, new = str(file), stack.enter_context(_target(file, overwrite))
+            wanted, stream = new.path, new.stream
+        assert not isinstance(stream, (str, Path))
         sink = kind.encode(stream, kind, content)
         try:
             writer = Writer(sink, size, channels, kept, stored, name, warnings)
@@ -145,6 +156,11 @@ def create(
                 sink.finish()
         finally:
             sink.close()
+    if new is not None:
+        writer.path = Path(name)
+        if new.path != wanted:
+            writer.path = new.path
+            writer.warnings += (f"{name} is there and stays: the result is {new.path.name}.",)
 
 
 def _as_dtype(rows: Array, dtype: np.dtype[Any]) -> Array:
@@ -170,40 +186,28 @@ def _on_white(rows: Array) -> Array:
 
 
 @contextmanager
-def _target(file: str | Path | BinaryIO) -> Iterator[BinaryIO]:
-    """A stream into a temporary file that replaces ``file`` if all goes well."""
-    if not isinstance(file, (str, os.PathLike)):
-        yield file
-        return
-    target = Path(os.path.realpath(file))
-    if target.exists() and not target.is_file():  # a pipe or a device
-        with _writing(str(file)), target.open("wb") as device:
-            yield device
-        return
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-    # Created as any new file is, so that the umask decides who may read it.
-    with _writing(str(file)):
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | _BINARY, 0o666)
-    try:
-        stream = os.fdopen(descriptor, "w+b")
-        try:
-            yield stream
-            with _writing(str(file)):
-                stream.flush()
-                os.fsync(stream.fileno())
-        finally:
-            with _writing(str(file)):  # closing flushes, and may fail once more
-                stream.close()
+def _target(file: str | Path, overwrite: bool) -> Iterator[NewFile]:
+    """The file that takes the place of ``file`` if all goes well, or the pipe that it is."""
+    with ExitStack() as stack:
         with _writing(str(file)):
-            if target.exists():
-                shutil.copymode(target, temporary)
-            os.replace(temporary, target)
+            path = Path(os.path.realpath(file))
+            regular = path.is_file() or path.is_dir() or not path.exists()
+            new = stack.enter_context(new_file(path, overwrite) if regular else _device(path))
+        yield new
+        with _writing(str(file)):
+            stack.close()
+
+
+@contextmanager
+def _device(path: Path) -> Iterator[NewFile]:
+    stream = path.open("wb")
+    try:
+        yield NewFile(stream, path)
+        stream.close()
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # closing flushes, and may fail once more
+            stream.close()
         raise
-
-
-_BINARY = getattr(os, "O_BINARY", 0)
 
 
 @contextmanager

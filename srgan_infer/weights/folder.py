@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from srgan_infer.errors import WeightsError
+from srgan_infer.files import replace_file
 from srgan_infer.network.generator import Generator, GeneratorConfig
 
 ARCHITECTURE = "srgan-generator"
@@ -287,24 +286,9 @@ def save(
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / WEIGHTS_FILE, data)
-    _replace(folder / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
-    _replace(folder / CARD_FILE, card.encode())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file beside the target, then put it in the target's place."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    replace_file(folder / WEIGHTS_FILE, data)
+    replace_file(folder / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
+    replace_file(folder / CARD_FILE, card.encode())
 
 
 def store(weights: Weights, folder: Path) -> None:
@@ -319,7 +303,7 @@ def store(weights: Weights, folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        _replace(folder / name, data)
+        replace_file(folder / name, data)
 
 
 def _blend_card(weights: Weights) -> str:

@@ -1,0 +1,73 @@
+"""Where Pillow's encoders write to."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from typing import Any, BinaryIO
+
+# What is kept of a file for a stream that cannot seek; the rest goes to a temporary file.
+SPOOL_BYTES = 32 << 20
+
+
+class EncoderOutput(io.RawIOBase):
+    """Stands between an encoder of Pillow's and the stream that its file goes to.
+
+    Some encoders try a write that failed again and again (JPEG 2000), and none can be
+    interrupted. Here every write succeeds; what failed first is raised when the block ends.
+
+    Parameters
+    ----------
+    stream
+        Open for writing; one that cannot seek gets the file at the end.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._file: Any = stream
+        if not stream.seekable():
+            self._file = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115
+        self._failure: BaseException | None = None
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Take the bytes, in any case."""
+        size = len(memoryview(data).cast("B"))
+        if self._failure is None:
+            try:
+                self._file.write(data)
+            except BaseException as error:  # KeyboardInterrupt too: an encoder would go on
+                self._failure = error
+        return size
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, in any case."""
+        try:
+            return int(self._file.seek(offset, whence) or self._file.tell())
+        except BaseException as error:
+            self._failure = self._failure or error
+            return offset
+
+    def tell(self) -> int:
+        """The place."""
+        return int(self._file.tell())
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            if self._failure is not None:
+                raise self._failure
+            if error is None and self._file is not self._stream:
+                self._file.seek(0)
+                shutil.copyfileobj(self._file, self._stream, 1 << 20)
+        finally:
+            if self._file is not self._stream:
+                self._file.close()
+            self.close()

@@ -1,0 +1,202 @@
+"""What must not happen whatever files, disks, signals and neighbours do."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from srgan_infer import SuperResolver
+from srgan_infer.cli.main import main
+from srgan_infer.errors import ImageError
+from srgan_infer.images.encoder_output import EncoderOutput
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits and signals")
+
+
+@pytest.fixture
+def sr(model_folder: Path) -> SuperResolver:
+    return SuperResolver.from_pretrained(model_folder)
+
+
+def noise(width: int = 12, height: int = 9) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "in.png"
+    noise().save(path)
+    return path
+
+
+class Full(io.BytesIO):
+    """A file on a disk that fills up."""
+
+    def __init__(self, room: int, error: BaseException | None = None) -> None:
+        super().__init__()
+        self.room, self.error = room, error or OSError(28, "No space left on device")
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self.room:
+            raise self.error
+        return super().write(data)
+
+
+class TestFullDisk:
+    """Also r01: Pillow's JPEG 2000 encoder tries a failed write for ever."""
+
+    @pytest.mark.parametrize("format", ["jp2", "jpg", "webp", "gif", "avif", "bmp", "ppm", "tga"])
+    def test_every_encoder_ends(self, sr: SuperResolver, source: Path, format: str) -> None:
+        if format == "jp2" and not features.check("jpg_2000"):
+            pytest.skip("this Pillow is built without JPEG 2000")
+        if format in ("webp", "avif") and not features.check(format):
+            pytest.skip(f"this Pillow is built without {format}")
+        with pytest.raises(ImageError, match="cannot be written: No space left on device"):
+            sr.upscale_file(source, Full(300), format=format)
+
+    def test_ctrl_c_in_an_encoder_ends_the_work(self, sr: SuperResolver, source: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            sr.upscale_file(source, Full(300, KeyboardInterrupt()), format="tga")
+
+    @posix
+    @pytest.mark.skipif(not features.check("jpg_2000"), reason="Pillow without JPEG 2000")
+    def test_no_room_on_the_disk(self, model_folder: Path, source: Path, tmp_path: Path) -> None:
+        code = f"""
+import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+from srgan_infer.cli.main import main
+raise SystemExit(main([{str(source)!r}, "-o", {str(tmp_path / "out.jp2")!r},
+                       "--model", {str(model_folder)!r}]))
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1
+        assert "out.jp2 cannot be written: File too large." in done.stderr
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "tiny-model"]
+
+    def test_a_stream_that_cannot_seek_gets_the_whole_file(self) -> None:
+        class Pipe(io.RawIOBase):
+            got = b""
+
+            def writable(self) -> bool:
+                return True
+
+            def write(self, data: Any) -> int:
+                self.got += bytes(data)
+                return len(data)
+
+        pipe, plain = Pipe(), io.BytesIO()
+        with EncoderOutput(cast(BinaryIO, pipe)) as output:
+            noise().save(cast(BinaryIO, output), "BMP")
+            assert pipe.got == b""
+        noise().save(plain, "BMP")
+        assert pipe.got == plain.getvalue()
+
+
+class TestOverwrite:
+    def test_the_default_of_the_api_replaces(self, sr: SuperResolver, source: Path) -> None:
+        target = source.with_name("out.png")
+        target.write_bytes(b"old")
+        result = sr.upscale_file(source, target)
+        assert result.target == target
+        with Image.open(target) as image:
+            assert image.size == (48, 36)
+
+    def test_a_result_that_appears_meanwhile_stays(self, sr: SuperResolver, source: Path) -> None:
+        target = source.with_name("out.png")
+
+        def another(done: int, total: int) -> None:
+            target.write_bytes(b"another's")
+
+        with pytest.warns(UserWarning, match=r"out\.png is there and stays.*out-1\.png"):
+            result = sr.upscale_file(source, target, overwrite=False, progress=another)
+        assert target.read_bytes() == b"another's"
+        assert result.target == source.with_name("out-1.png")
+        with Image.open(result.target) as image:
+            assert image.size == (48, 36)
+
+    def test_the_command_replaces_only_when_told(
+        self,
+        model_folder: Path,
+        source: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        target = source.with_name("out.png")
+        original = SuperResolver.upscale_file
+
+        def slow(self: SuperResolver, *args: Any, **options: Any) -> Any:
+            target.write_bytes(b"another's")
+            return original(self, *args, **options)
+
+        monkeypatch.setattr(SuperResolver, "upscale_file", slow)
+        words = [str(source), "-o", str(target), "--model", str(model_folder)]
+        assert main(words) == 0
+        assert target.read_bytes() == b"another's"
+        assert "out-1.png, 48x36" in capsys.readouterr().err
+        assert main([*words, "--overwrite"]) == 0
+        assert target.read_bytes() != b"another's"
+
+    def test_runs_at_the_same_time_lose_nothing(self, sr: SuperResolver, source: Path) -> None:
+        target = source.with_name("out.png")
+        barrier = threading.Barrier(3)
+
+        def work() -> None:
+            def step(done: int, total: int) -> None:
+                if done == total:
+                    barrier.wait(30)
+
+            sr.upscale_file(source, target, overwrite=False, progress=step)
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        names = {path.name for path in source.parent.glob("out*")}
+        assert names == {"out.png", "out-1.png", "out-2.png"}
+        assert len({(source.parent / name).read_bytes() for name in names}) == 1
+
+
+class TestCancelling:
+    """An exception from the progress callback ends the work and comes out unchanged."""
+
+    @pytest.mark.parametrize(
+        "error", [RuntimeError, OSError, MemoryError, ImageError, KeyboardInterrupt]
+    )
+    @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+    def test_a_file(
+        self, sr: SuperResolver, source: Path, error: type[BaseException], suffix: str
+    ) -> None:
+        raised = error("enough")
+
+        def cancel(done: int, total: int) -> None:
+            raise raised
+
+        target = source.with_name(f"out.{suffix}")
+        target.write_bytes(b"old")
+        with pytest.raises(error) as caught:
+            sr.upscale_file(source, target, progress=cancel)
+        assert caught.value is raised
+        assert target.read_bytes() == b"old"
+        assert not list(source.parent.glob(".*.part"))
+
+    @pytest.mark.parametrize("error", [RuntimeError, MemoryError, KeyboardInterrupt])
+    def test_an_array(self, sr: SuperResolver, error: type[BaseException]) -> None:
+        raised = error("enough")
+
+        def cancel(done: int, total: int) -> None:
+            raise raised
+
+        with pytest.raises(error) as caught:
+            sr(np.zeros((9, 9, 3), np.uint8), progress=cancel)
+        assert caught.value is raised
