@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from srgan_infer import arrays, weights
 from srgan_infer.engine.engine import Engine
-from srgan_infer.engine.plan import Plan, Tile, check_tile
+from srgan_infer.engine.plan import Plan, Progress, Tile, check_tile
 from srgan_infer.errors import ImageError, ImageWarning
 from srgan_infer.images.alpha import join_alpha
 from srgan_infer.images.formats import FORMATS, check_output, choose_format
@@ -31,7 +31,6 @@ from srgan_infer.images.write import create
 from srgan_infer.network.generator import GeneratorConfig
 
 Array = npt.NDArray[Any]
-Progress = Callable[[int, int], None]
 Limits = tuple[Tile, int | str | None]
 
 # JPEG files of this quality and below look better with the model for photographs.

@@ -2,6 +2,7 @@ import threading
 import tracemalloc
 from collections.abc import Generator as Closable
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from srgan_infer.engine import devices
 from srgan_infer.engine import engine as engine_module
 from srgan_infer.engine.devices import cgroup_free, choose_device, free_memory, parse_memory
 from srgan_infer.engine.engine import Engine
-from srgan_infer.engine.plan import Tile, cut
+from srgan_infer.engine.plan import Tile, cut, plan_bands, plan_tiles
 from srgan_infer.errors import OutOfMemoryError
 from srgan_infer.network.generator import INPUT_SKIPS, Generator, GeneratorConfig
 from srgan_infer.network.stream import RowStream
@@ -124,7 +125,7 @@ def test_tiles_equal_the_whole_image(
     generator = generator_of(GeneratorConfig(channels=4, blocks=1, input_skip=skip))
     engine = Engine(generator, "cpu", "float32")
     pixels = pixels_of((height, width, channels))
-    plan = engine._plan_tiles(height, width, tile, 2**40)
+    plan = plan_tiles(engine.config, height, width, tile, 2**40)
     assert plan.kind == "tiles"
     result = np.concatenate(list(engine.run(pixels, plan)))
     assert_equal(result, plain(generator, pixels), pixels)
@@ -147,8 +148,9 @@ def test_a_smaller_halo_than_derived_breaks_it(
     monkeypatch.setattr(GeneratorConfig, "halo", property(lambda self: halo))
     engine = Engine(generator, "cpu", "float32")
     pixels = pixels_of((40, 60, 3), np.float32)
-    make = engine._plan_bands if kind == "bands" else engine._plan_tiles
-    result = np.concatenate(list(engine.run(pixels, make(40, 60, 20, 2**40))))
+    make = partial(plan_bands, itemsize=4) if kind == "bands" else plan_tiles
+    plan = make(config, height=40, width=60, tile=20, budget=2**40)
+    result = np.concatenate(list(engine.run(pixels, plan)))
     error = np.abs(result - plain(generator, pixels)).max()
     assert error <= 1e-6 if less == 0 else error > 1e-4
 

@@ -70,6 +70,16 @@ def test_nobody_imports_the_command(name: str) -> None:
         assert not {other for other in needs(name) if other.startswith("srgan_infer.cli")}
 
 
+def test_one_module_names_the_kinds_of_devices() -> None:
+    named = {
+        name
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("cuda", "mps")
+    }
+    assert named == {"srgan_infer.engine.devices"}
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_go_in_no_circle(name: str) -> None:
     within = {other for other in needs(name) if other in MODULES}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ import torch
 from PIL import Image
 
 from srgan_infer import weights
-from srgan_infer.engine.devices import free_memory
+from srgan_infer.engine.devices import devices, free_memory
 from srgan_infer.errors import UpscaleError
 from srgan_infer.images.formats import FORMATS
 from srgan_infer.resolver import SuperResolver
@@ -80,16 +79,6 @@ def self_test(model: str, device: str) -> SelfTest:
     passed = difference <= TOLERANCE[sr.dtype]
     problem = None if passed else f"{difference} levels off; try --dtype float32 or --device cpu"
     return SelfTest(model, device, dtype, passed, difference, round(seconds, 3), problem)
-
-
-def devices() -> dict[str, str]:
-    """Name of each device that torch can use, and what it is."""
-    found = {"cpu": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"}
-    for index in range(torch.cuda.device_count()):
-        found[f"cuda:{index}"] = torch.cuda.get_device_name(index)
-    if torch.backends.mps.is_available():
-        found["mps"] = "Apple GPU"
-    return found
 
 
 def bundled_models() -> dict[str, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,68 @@ def tf32_settings() -> list[tuple[Any, tuple[str, Any]]]:
     if parts:
         return [(part, ("fp32_precision", part.fp32_precision)) for part in parts]
     return [(cudnn, ("allow_tf32", cudnn.allow_tf32))]
+
+
+def pinned(values: Tensor, device: torch.device) -> Tensor:
+    """In memory that a GPU copies from while the host goes on; elsewhere as it is."""
+    return values.pin_memory() if device.type == "cuda" else values
+
+
+@dataclass(frozen=True)
+class HostCopy:
+    """A tensor on its way from a device to the host.
+
+    Attributes
+    ----------
+    values
+        In host memory, complete once ``arrived`` is reached.
+    finite
+        Whether every value was finite, likewise; None where nothing can overflow.
+    arrived
+        The event to wait for; None where everything is done at once.
+    """
+
+    values: Tensor
+    finite: Tensor | None
+    arrived: torch.cuda.Event | None
+
+    def wait(self) -> tuple[Tensor, bool]:
+        """The values, and whether all are finite."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.values, self.finite is None or bool(self.finite)
+
+
+def copy_to_host(values: Tensor, finite: Tensor | None) -> HostCopy:
+    """Start to copy a result back; on CUDA that overlaps with what is computed next."""
+    device = values.device
+    if device.type != "cuda":
+        return HostCopy(values.cpu(), finite, None)
+    # A stream of its own, so that copying back overlaps with the next tile.
+    copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    copies.wait_stream(torch.cuda.current_stream(device))
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(copies):
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        host.copy_(values, non_blocking=True)
+        values.record_stream(copies)
+        if finite is not None:
+            flag = torch.empty((), dtype=torch.bool, pin_memory=True)
+            flag.copy_(finite, non_blocking=True)
+            finite.record_stream(copies)
+            finite = flag
+        arrived.record(copies)
+    return HostCopy(host, finite, arrived)
+
+
+def devices() -> dict[str, str]:
+    """Name of each device that torch can use, and what it is."""
+    found = {"cpu": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"}
+    for index in range(torch.cuda.device_count()):
+        found[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+    if torch.backends.mps.is_available():
+        found["mps"] = "Apple GPU"
+    return found
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -9,6 +10,19 @@ from typing import Any, Literal
 from srgan_infer.engine.devices import mebibytes
 from srgan_infer.errors import OutOfMemoryError
 from srgan_infer.network.generator import GeneratorConfig
+from srgan_infer.network.stream import stream_values, tile_values
+
+# Low-resolution pixels in one band: large enough that starting an operation and
+# copying the rows kept cost little, small enough for a layer to stay in the cache.
+BAND_PIXELS = 40960
+
+# Likewise for the sub-pixel layers, whose tensors are 16 times as large.
+TAIL_PIXELS = 4096
+
+# Narrower columns would mostly recompute each other's halo.
+WIDEST_COLUMN = 4096
+LARGEST_TILE = 1024
+SMALLEST_TILE = 32
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,8 @@ def cut(length: int, size: int, halo: int, start: int = 0) -> tuple[Span, ...]:
 
 
 Tile = int | Literal["auto", "whole"]
+# Told the number of steps done and in total.
+Progress = Callable[[int, int], None]
 
 
 def check_tile(tile: Any) -> None:
@@ -122,46 +138,74 @@ class Plan:
         )
 
 
-def band_values(
-    config: GeneratorConfig,
-    rows: tuple[Span, ...],
-    columns: tuple[Span, ...],
-    width: int,
-    tail_rows: int,
-) -> int:
-    """Estimated number of values in memory at the highest point of a run in bands."""
-    channels, body = config.channels, config.body_kernel // 2
-    wide = max(span.length for span in columns)
-    read = sum(span.length for span in columns)
-    growth = 1 << (config.doublings - 1)
-    lag = body * (2 * config.blocks + 1)
-    tall = max(span.length for span in rows)
-    # The strip of features, and above it room for the rows that all layers keep.
-    strip = tall + body + (lag + body if len(rows) > 1 else 0)
-    # A residual block: its input in the layer's type, and two results.
-    work = 3 * tall * wide * channels
-    # The last sub-pixel layer: its input, its result, and both behind the rows kept.
-    last = tail_rows * wide * growth**2
-    work = max(work, tall * wide * channels + last * (channels * (2 + 4 + 4) + 36))
-    work += strip * wide * channels
-    # Features that wait for the long skip.
-    kept = (lag + max(span.length for span in rows)) * channels
-    if len(rows) > 1 or tail_rows < rows[0].length:
-        kept += 2 * (config.stem_kernel // 2) * 3 + 2 * lag * channels
-        kept += sum(2 * body * channels << step for step in range(config.doublings))
-        kept += 2 * -(-(config.output_kernel // 2) // 2) * 12 * config.output_kernel * growth
-    # The result as floats, and put together from columns as pixels; in the last
-    # step with the rows that all layers held back.
-    result = 2 * max(tall, lag if len(rows) > 1 else 0) * config.scale**2 * width * 3
-    return work + kept * read + result
+def plan_bands(
+    config: GeneratorConfig, itemsize: int, height: int, width: int, tile: Tile, budget: int
+) -> Plan:
+    """Bands for an image; the smallest there are may still need more than the budget.
+
+    Parameters
+    ----------
+    config
+        The generator's description.
+    itemsize
+        Bytes of one feature.
+    height, width
+        Of the image, in pixels.
+    tile
+        As of :meth:`Engine.plan`.
+    budget
+        Bytes that may be used.
+    """
+    wide = width if tile == "whole" else min(width, WIDEST_COLUMN if tile == "auto" else tile)
+    tall = height
+    if tile != "whole":
+        tall = min(height, max(config.scale, BAND_PIXELS // wide))
+        if tile != "auto":
+            tall = min(tall, tile)
+
+    def planned() -> Plan:
+        rows, columns = cut(height, tall, 0), cut(width, wide, config.halo)
+        tail = None if tile == "whole" else max(1, min(tall, TAIL_PIXELS // wide))
+        peak = itemsize * stream_values(
+            config,
+            tall=max(span.length for span in rows),
+            wide=max(span.length for span in columns),
+            read=sum(span.length for span in columns),
+            width=width,
+            tail=tail or height,
+            single=len(rows) == 1,
+        )
+        return Plan("bands", height, width, config.scale, rows, columns, tail, peak)
+
+    plan = planned()
+    while plan.peak_bytes > budget and tile == "auto" and (tall > 1 or wide > 2 * config.halo):
+        # Thinner bands cost nothing but time to start operations;
+        # narrower columns recompute their halos, so they come second.
+        if tall > 4 or wide <= 2 * config.halo:
+            tall = -(-tall // 2)
+        else:
+            wide = -(-wide // 2)
+        plan = planned()
+    return plan
 
 
-def tile_values(config: GeneratorConfig, rows: tuple[Span, ...], columns: tuple[Span, ...]) -> int:
-    """Estimated number of values on the device at the highest point of a run in tiles."""
-    area = max(span.length for span in rows) * max(span.length for span in columns)
-    last = area << 2 * (config.doublings - 1)
-    # As for bands; a library's workspace may take as much again as the largest result.
-    return last * config.channels * (2 + 4 + 4) + last * 4 * 3 * 6
+def plan_tiles(config: GeneratorConfig, height: int, width: int, tile: Tile, budget: int) -> Plan:
+    """Tiles for an image; parameters as of :func:`plan_bands`."""
+
+    def planned(edge: int) -> Plan:
+        rows, columns = (cut(length, edge, config.halo) for length in (height, width))
+        area = max(span.length for span in rows) * max(span.length for span in columns)
+        # Both dtypes' worth, since a tile may be run again in float32.
+        peak = 4 * tile_values(config, area)
+        peak += 4 * 3 * (rows[0].stop - rows[0].start) * width * config.scale**2
+        return Plan("tiles", height, width, config.scale, rows, columns, None, peak)
+
+    edge = max(height, width) if tile == "whole" else LARGEST_TILE if tile == "auto" else tile
+    plan = planned(edge)
+    while plan.peak_bytes > budget and tile == "auto" and edge > SMALLEST_TILE:
+        edge //= 2
+        plan = planned(edge)
+    return plan
 
 
 def check(plan: Plan, budget: int) -> Plan:

@@ -2,16 +2,106 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from srgan_infer.engine.devices import true_float32
-from srgan_infer.engine.plan import Span
+from srgan_infer.engine.devices import (
+    HostCopy,
+    copy_to_host,
+    free_cache,
+    is_out_of_memory,
+    pinned,
+    true_float32,
+)
+from srgan_infer.engine.plan import SMALLEST_TILE, Plan, Progress, Span, cut
+from srgan_infer.engine.tensors import network_values, to_network, to_pixels, to_values
+from srgan_infer.errors import OutOfMemoryError
+from srgan_infer.images.rows import RowSource
 from srgan_infer.network.stream import Network, RowStream
+
+
+def run_tiles(
+    network: Network,
+    exact: Network,
+    source: RowSource,
+    plan: Plan,
+    device: torch.device,
+    progress: Progress,
+) -> Iterator[np.ndarray]:
+    """Upscale an image as :meth:`Engine.run` does, by a plan of tiles.
+
+    Tiles that overflow in ``network`` are run again in ``exact``. Where memory runs out,
+    those that are left become smaller.
+    """
+    rows, columns = plan.rows, plan.columns
+    halo = network.config.halo
+    edge = max(span.stop - span.start for span in (*rows, *columns))
+    tried: list[str] = []
+    done = 0
+    while rows:
+        strip = None
+        try:
+            strip = run_strip(network, exact, source, rows, columns, device, done, progress)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        if strip is not None:
+            done += len(columns)
+            rows = rows[1:]
+            yield strip
+            continue
+        # Outside the except clause, whose error keeps the failed tile's tensors alive.
+        free_cache(device)
+        tried.append(str(edge))
+        edge //= 2
+        if edge < SMALLEST_TILE:
+            raise OutOfMemoryError(
+                f"memory of {device} ran out with tiles of {', '.join(tried)} pixels;"
+                " free some of it, or use the CPU."
+            )
+        rows = cut(plan.height, edge, halo, rows[0].start)
+        columns = cut(plan.width, edge, halo)
+
+
+@torch.inference_mode()
+def run_strip(
+    network: Network,
+    exact: Network,
+    source: RowSource,
+    rows: tuple[Span, ...],
+    columns: tuple[Span, ...],
+    device: torch.device,
+    done: int,
+    progress: Progress,
+) -> np.ndarray:
+    """The first of ``rows`` tile by tile, as (scale·h)×(scale·W)×C."""
+    row, total = rows[0], done + len(rows) * len(columns)
+    read = np.asarray(source[row.first : row.last])
+    scale = network.config.scale
+    height, width = (row.stop - row.start) * scale, columns[-1].stop * scale
+    strip = np.empty((height, width, read.shape[2]), read.dtype)
+    # The next tile is on its way before the result of this one is awaited.
+    waiting: deque[PendingTile] = deque()
+    for column in (*columns, None):
+        if column is not None:
+            block = read[:, column.first : column.last]
+            waiting.append(start_tile(network, block, row, column, device))
+        if len(waiting) > 1 or column is None:
+            pending = waiting.popleft()
+            values = finish_tile(pending)
+            if values is None:
+                again = start_tile(exact, pending.block, row, pending.column, device)
+                values = finish_tile(again)
+            assert values is not None
+            strip[:, pending.column.upscaled(scale)] = to_pixels(values, read.dtype)
+            done += 1
+            progress(done, total)
+    return strip
 
 
 @dataclass(frozen=True)
@@ -24,29 +114,20 @@ class PendingTile:
         The pixels it was made from.
     column
         Its place.
-    values
-        The result in host memory, complete once ``landed`` is reached.
-    finite
-        Whether every value was finite, likewise; None where nothing can overflow.
-    landed
-        The event to wait for; None where everything is done at once.
+    result
+        The result on its way to host memory, and whether every value is finite.
     """
 
     block: np.ndarray
     column: Span
-    values: Tensor
-    finite: Tensor | None
-    landed: torch.cuda.Event | None
+    result: HostCopy
 
 
 def start_tile(
     network: Network, block: np.ndarray, row: Span, column: Span, device: torch.device
 ) -> PendingTile:
     """Start a tile: copy it to the device, run it, quantise it, and start to copy it back."""
-    values = torch.from_numpy(network_values(block))
-    on_cuda = device.type == "cuda"
-    if on_cuda:
-        values = values.pin_memory()
+    values = pinned(torch.from_numpy(network_values(block)), device)
     x = to_network(values, device, network.feature_dtype)
     scale = network.config.scale
     with true_float32(device):
@@ -55,75 +136,10 @@ def start_tile(
     # Checked before clipping, which hides infinity.
     finite = None if network.feature_dtype == torch.float32 else torch.isfinite(out).all()
     result = to_values(out, block.dtype, block.shape[2])
-    if not on_cuda:
-        return PendingTile(block, column, result.cpu(), finite, None)
-    # A stream of its own, so that copying back overlaps with the next tile.
-    copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    copies.wait_stream(torch.cuda.current_stream(device))
-    landed = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(copies):
-        host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
-        host.copy_(result, non_blocking=True)
-        result.record_stream(copies)
-        if finite is not None:
-            flag = torch.empty((), dtype=torch.bool, pin_memory=True)
-            flag.copy_(finite, non_blocking=True)
-            finite.record_stream(copies)
-            finite = flag
-        landed.record(copies)
-    return PendingTile(block, column, host, finite, landed)
+    return PendingTile(block, column, copy_to_host(result, finite))
 
 
-def finish_tile(pending: PendingTile) -> Tensor | None:
+def finish_tile(tile: PendingTile) -> Tensor | None:
     """Wait for a tile; None if it overflowed in half precision."""
-    if pending.landed is not None:
-        pending.landed.synchronize()
-    if pending.finite is not None and not bool(pending.finite):
-        return None
-    return pending.values
-
-
-def network_values(pixels: np.ndarray) -> np.ndarray:
-    """Pixels as an array that torch takes: uint8 stays, the rest becomes float32 in [0, 1]."""
-    if pixels.dtype == np.uint16:
-        return pixels.astype(np.float32) / np.float32(65535)
-    return np.require(pixels, requirements=("C", "W"))
-
-
-def to_network(pixels: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """h×w×C pixels as 1×3×h×w in [0, 1], channels last, on the device."""
-    x = pixels.to(device, non_blocking=True)
-    if x.dtype == torch.uint8:
-        x = x.float() / 255
-    x = x.to(dtype)
-    if x.shape[2] == 1:
-        x = x.expand(-1, -1, 3)
-    return x.contiguous().permute(2, 0, 1)[None]
-
-
-def to_values(out: Tensor, dtype: np.dtype[Any], channels: int) -> Tensor:
-    """A result as h×w×C in the range of ``dtype``, clipped and rounded, where it is.
-
-    Parameters
-    ----------
-    out
-        1×3×h×w, nominally in [0, 1].
-    dtype
-        uint8, uint16 or float32.
-    channels
-        3, or 1 for the luma.
-    """
-    x = out[0].permute(1, 2, 0).float()
-    if channels == 1:
-        x = 0.299 * x[..., :1] + 0.587 * x[..., 1:2] + 0.114 * x[..., 2:]
-    x = x.clamp(0, 1)
-    if dtype == np.uint8:
-        return x.mul_(255).round_().to(torch.uint8)
-    if dtype == np.uint16:
-        return x.mul_(65535).round_().to(torch.int32)
-    return x
-
-
-def to_pixels(values: Tensor, dtype: np.dtype[Any]) -> np.ndarray:
-    """Values as an array of the image's type."""
-    return values.numpy().astype(dtype, copy=False)
+    values, finite = tile.result.wait()
+    return values if finite else None

@@ -238,3 +238,53 @@ class RowStream:
         for conv in (self.upsample[-1], self.spread, self.output):
             x = conv.push(x, last)
         return shuffle(x)
+
+
+def stream_values(
+    config: GeneratorConfig, *, tall: int, wide: int, read: int, width: int, tail: int, single: bool
+) -> int:
+    """Estimated number of values in memory at the highest point of a run in bands.
+
+    Parameters
+    ----------
+    config
+        The generator's description.
+    tall
+        Rows of the tallest band, low-resolution pixels as all that follow.
+    wide, read
+        Columns that the widest stream reads, and all streams together.
+    width
+        Of the image.
+    tail
+        Rows that the sub-pixel layers take at a time.
+    single
+        Whether one band is the whole image, so that no layer keeps rows for the next.
+    """
+    channels, body = config.channels, config.body_kernel // 2
+    growth = 1 << (config.doublings - 1)
+    lag = body * (2 * config.blocks + 1)
+    # The rows of features, and above them room for the rows that all layers keep.
+    features = tall + body + (0 if single else lag + body)
+    # A residual block: its input in the layer's type, and two results.
+    work = 3 * tall * wide * channels
+    # The last sub-pixel layer: its input, its result, and both behind the rows kept.
+    last = tail * wide * growth**2
+    work = max(work, tall * wide * channels + last * (channels * (2 + 4 + 4) + 36))
+    work += features * wide * channels
+    # Features that wait for the long skip.
+    kept = (lag + tall) * channels
+    if not single or tail < tall:
+        kept += 2 * (config.stem_kernel // 2) * 3 + 2 * lag * channels
+        kept += sum(2 * body * channels << step for step in range(config.doublings))
+        kept += 2 * -(-(config.output_kernel // 2) // 2) * 12 * config.output_kernel * growth
+    # The result as floats, and put together from columns as pixels; in the last
+    # step with the rows that all layers held back.
+    result = 2 * max(tall, 0 if single else lag) * config.scale**2 * width * 3
+    return work + kept * read + result
+
+
+def tile_values(config: GeneratorConfig, area: int) -> int:
+    """Estimated number of values on the device at the highest point of a tile of so many pixels."""
+    last = area << 2 * (config.doublings - 1)
+    # As for bands; a library's workspace may take as much again as the largest result.
+    return last * config.channels * (2 + 4 + 4) + last * 4 * 3 * 6
