@@ -21,20 +21,31 @@ from srgan_infer import arrays, weights
 from srgan_infer.engine.engine import Engine
 from srgan_infer.engine.plan import Plan, Progress, Tile, check_tile
 from srgan_infer.errors import ImageError, ImageWarning
-from srgan_infer.images.alpha import join_alpha
+from srgan_infer.images.alpha import alpha_rows, join_alpha
 from srgan_infer.images.formats import FORMATS, check_output, choose_format
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.pillow import from_pil, to_pil
 from srgan_infer.images.read import SourceImage, open_file
+from srgan_infer.images.resize import Box, output_size
 from srgan_infer.images.rows import DecodedImage
 from srgan_infer.images.write import create
 from srgan_infer.network.generator import GeneratorConfig
 
 Array = npt.NDArray[Any]
-Limits = tuple[Tile, int | str | None]
 
 # JPEG files of this quality and below look better with the model for photographs.
 COMPRESSED_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What one call asks for beside its image."""
+
+    outscale: float | None
+    size: Box | None
+    megapixels: float | None
+    tile: Tile
+    max_memory: int | str | None
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,9 @@ class FileResult:
         that was used, if there is one.
     target
         The file that was written; ``None`` if the target was a file object.
+    passes
+        How many times the network ran over each frame; more than once where the result is
+        larger than the network's scale makes it.
     """
 
     size: tuple[int, int]
@@ -61,6 +75,7 @@ class FileResult:
     warnings: tuple[str, ...]
     suggested_model: str | None = None
     target: Path | None = None
+    passes: int = 1
 
 
 @dataclass(frozen=True)
@@ -94,8 +109,8 @@ class FilePlan:
 
     @property
     def input_pixels(self) -> int:
-        """Pixels that the network has to read, over all frames."""
-        return self.input_size[0] * self.input_size[1] * self.frames
+        """Pixels that the network has to read, over all frames and passes."""
+        return self.frames * sum(one.width * one.height for one in self.cut.passes)
 
 
 class SuperResolver:
@@ -244,6 +259,9 @@ class SuperResolver:
         self,
         image: Image.Image | str | os.PathLike[str],
         *,
+        outscale: float | None = ...,
+        size: Box | None = ...,
+        megapixels: float | None = ...,
         tile: Tile | None = ...,
         max_memory: int | str | None = ...,
         progress: bool | Progress = ...,
@@ -254,6 +272,9 @@ class SuperResolver:
         self,
         image: Array,
         *,
+        outscale: float | None = ...,
+        size: Box | None = ...,
+        megapixels: float | None = ...,
         tile: Tile | None = ...,
         max_memory: int | str | None = ...,
         progress: bool | Progress = ...,
@@ -264,6 +285,9 @@ class SuperResolver:
         self,
         image: Tensor,
         *,
+        outscale: float | None = ...,
+        size: Box | None = ...,
+        megapixels: float | None = ...,
         tile: Tile | None = ...,
         max_memory: int | str | None = ...,
         progress: bool | Progress = ...,
@@ -273,6 +297,9 @@ class SuperResolver:
         self,
         image: Image.Image | Array | Tensor | str | os.PathLike[str],
         *,
+        outscale: float | None = None,
+        size: Box | None = None,
+        megapixels: float | None = None,
         tile: Tile | None = None,
         max_memory: int | str | None = None,
         progress: bool | Progress = False,
@@ -290,6 +317,15 @@ class SuperResolver:
             - a torch tensor, C×H×W or N×C×H×W with the same C; uint8, or
               floating point in [0, 1];
             - the path of a file, of which the first frame is taken.
+        outscale
+            How many times as large the result is, above 0 and at most 16; ``scale`` if
+            nothing says a size. Under ``scale`` the upscaled rows are reduced by a
+            Lanczos filter; over it the network runs over its own result once more first.
+        size
+            (width, height) of a box that the result fills with its ratio kept; either of
+            them may be None.
+        megapixels
+            Largest number of millions of pixels of the result.
         tile, max_memory
             For this call; ``None`` is what was given at construction.
         progress
@@ -299,8 +335,8 @@ class SuperResolver:
         Returns
         -------
         PIL image, ndarray or Tensor
-            The same kind, dtype, channel layout (and torch device), ``scale``
-            times as large; a PIL image for a path. The input is not changed.
+            The same kind, dtype, channel layout (and torch device), ``scale`` times as
+            large or as asked for; a PIL image for a path. The input is not changed.
 
         Raises
         ------
@@ -309,21 +345,21 @@ class SuperResolver:
         OutOfMemoryError
             If the memory does not suffice even for the smallest tiles.
         """
-        limits = self._limits(tile, max_memory)
+        asked = self._asked(outscale, size, megapixels, tile, max_memory)
         with _reporting(progress) as report:
             if isinstance(image, Image.Image):
                 source, metadata = from_pil(image)
-                return self._image(source, image.mode, metadata, limits, report)
+                return self._image(source, image.mode, metadata, asked, report)
             if isinstance(image, np.ndarray):
-                big = self._whole(arrays.from_array(image), limits, report)
+                big = self._whole(arrays.from_array(image), asked, report)
                 return big[..., 0] if image.ndim == 2 else big
             if isinstance(image, Tensor):
-                return self._tensor(image, limits, report)
+                return self._tensor(image, asked, report)
             if isinstance(image, (str, os.PathLike)):
                 file = open_file(Path(image))
                 _warn(file.warnings)
                 frame = next(file.frames())
-                return self._image(frame, file.mode, file.metadata, limits, report)
+                return self._image(frame, file.mode, file.metadata, asked, report)
         raise ImageError(
             "An image is a PIL image, a NumPy array, a torch tensor or a path, "
             f"not {type(image).__name__}; convert it."
@@ -337,6 +373,9 @@ class SuperResolver:
         format: str | None = None,
         quality: int | None = None,
         overwrite: bool = True,
+        outscale: float | None = None,
+        size: Box | None = None,
+        megapixels: float | None = None,
         tile: Tile | None = None,
         max_memory: int | str | None = None,
         progress: bool | Progress = False,
@@ -363,6 +402,8 @@ class SuperResolver:
             Whether a file that is at the target, or appears there while the result is
             computed, is replaced. If not, it stays, and the result goes beside it, to
             ``name-1.png`` or the next number that is free, with a warning.
+        outscale, size, megapixels
+            The size of the result, as for a call.
         tile, max_memory
             For this call; ``None`` is what was given at construction.
         progress
@@ -379,7 +420,9 @@ class SuperResolver:
             If an option has a value that means nothing.
         """
         file = open_file(_file(source))
-        plan = self._plan_file(file, target, format, quality, self._limits(tile, max_memory))
+        plan = self._plan_file(
+            file, target, format, quality, self._asked(outscale, size, megapixels, tile, max_memory)
+        )
         with (
             _reporting(progress) as report,
             create(
@@ -399,7 +442,14 @@ class SuperResolver:
                     writer.write(rows)
         lost = tuple(dict.fromkeys((*plan.warnings, *writer.warnings)))
         _warn(lost)
-        return FileResult(plan.size, plan.frames, lost, plan.suggested_model, writer.path)
+        return FileResult(
+            plan.size,
+            plan.frames,
+            lost,
+            plan.suggested_model,
+            writer.path,
+            len(plan.cut.passes),
+        )
 
     def plan_file(
         self,
@@ -408,6 +458,9 @@ class SuperResolver:
         *,
         format: str | None = None,
         quality: int | None = None,
+        outscale: float | None = None,
+        size: Box | None = None,
+        megapixels: float | None = None,
         tile: Tile | None = None,
         max_memory: int | str | None = None,
     ) -> FilePlan:
@@ -415,7 +468,7 @@ class SuperResolver:
 
         Parameters
         ----------
-        source, format, quality, tile, max_memory
+        source, format, quality, outscale, size, megapixels, tile, max_memory
             As of :meth:`upscale_file`.
         target
             Likewise, ``None`` standing for any file object; nothing is written.
@@ -429,8 +482,8 @@ class SuperResolver:
         ValueError
             If an option has a value that means nothing.
         """
-        limits = self._limits(tile, max_memory)
-        return self._plan_file(open_file(_file(source)), target, format, quality, limits)
+        asked = self._asked(outscale, size, megapixels, tile, max_memory)
+        return self._plan_file(open_file(_file(source)), target, format, quality, asked)
 
     def _plan_file(
         self,
@@ -438,18 +491,18 @@ class SuperResolver:
         target: str | os.PathLike[str] | BinaryIO | None,
         format: str | None,
         quality: int | None,
-        limits: Limits,
+        asked: _Asked,
     ) -> FilePlan:
         if format is None and not isinstance(target, (str, os.PathLike)):
             # What has no name gets the source's format, or one that holds everything.
             format = file.format if file.format in {kind.name for kind in FORMATS} else "PNG"
         name = Path(target) if isinstance(target, (str, os.PathLike)) else Path()
         width, height = file.size
-        size = (self.scale * width, self.scale * height)
+        cut = self._plan(height, width, asked)
         lost = check_output(
             name,
             format=format,
-            size=size,
+            size=cut.size,
             channels=file.channels,
             dtype=file.dtype,
             n_frames=file.n_frames,
@@ -458,9 +511,9 @@ class SuperResolver:
         return FilePlan(
             format=choose_format(name, format).name,
             input_size=file.size,
-            size=size,
+            size=cut.size,
             frames=file.n_frames,
-            cut=self._engine.plan(height, width, *limits),
+            cut=cut,
             warnings=(*file.warnings, *lost),
             suggested_model=suggested_model(self.name, file),
         )
@@ -478,11 +531,22 @@ class SuperResolver:
         height: int,
         width: int,
         *,
+        outscale: float | None = None,
+        size: Box | None = None,
+        megapixels: float | None = None,
         tile: Tile | None = None,
         max_memory: int | str | None = None,
     ) -> Plan:
-        """How an image of ``height``×``width`` input pixels would be cut, and its memory."""
-        return self._engine.plan(height, width, *self._limits(tile, max_memory))
+        """How an image of ``height``×``width`` input pixels would be cut, and its memory.
+
+        Parameters
+        ----------
+        height, width
+            Of the input, in pixels.
+        outscale, size, megapixels, tile, max_memory
+            As for a call.
+        """
+        return self._plan(height, width, self._asked(outscale, size, megapixels, tile, max_memory))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the model to a folder that :meth:`from_pretrained` and the Hub understand."""
@@ -531,44 +595,65 @@ class SuperResolver:
             commit_message=commit_message,
         )
 
-    def _limits(self, tile: Tile | None, max_memory: int | str | None) -> Limits:
-        """Tile and memory for one call."""
-        return (
+    def _asked(
+        self,
+        outscale: float | None,
+        size: Box | None,
+        megapixels: float | None,
+        tile: Tile | None,
+        max_memory: int | str | None,
+    ) -> _Asked:
+        """Size, tile and memory for one call."""
+        return _Asked(
+            outscale,
+            size,
+            megapixels,
             self._tile if tile is None else tile,
             self._max_memory if max_memory is None else max_memory,
         )
+
+    def _plan(self, height: int, width: int, asked: _Asked) -> Plan:
+        """How an image is cut to get what is asked for."""
+        output = output_size(
+            (width, height),
+            self.scale,
+            outscale=asked.outscale,
+            size=asked.size,
+            megapixels=asked.megapixels,
+        )
+        return self._engine.plan(height, width, asked.tile, asked.max_memory, output)
 
     def _image(
         self,
         image: DecodedImage,
         mode: str,
         metadata: Metadata,
-        limits: Limits,
+        asked: _Asked,
         report: Progress | None,
     ) -> Image.Image:
         """An upscaled PIL image, as near to ``mode`` as Pillow has one."""
-        big = self._whole(image, limits, report)
+        big = self._whole(image, asked, report)
         if big.dtype == np.uint16 and big.shape[2] > 1:
             _warn(("Pillow has no 16-bit colour, so the image has 8 bits; upscale_file keeps 16.",))
             big = np.round(big / 257).astype(np.uint8)
         return to_pil(big, mode, metadata)
 
-    def _tensor(self, batch: Tensor, limits: Limits, report: Progress | None) -> Tensor:
+    def _tensor(self, batch: Tensor, asked: _Asked, report: Progress | None) -> Tensor:
         arrays.check_tensor(batch)
         if batch.ndim == 3:
-            return self._tensor(batch[None], limits, report)[0]
+            return self._tensor(batch[None], asked, report)[0]
         big = [
-            self._whole(arrays.from_tensor(one), limits, _shared(report, index, len(batch)))
+            self._whole(arrays.from_tensor(one), asked, _shared(report, index, len(batch)))
             for index, one in enumerate(batch)
         ]
         return torch.stack([arrays.to_tensor(one, batch) for one in big])
 
-    def _whole(self, image: DecodedImage, limits: Limits, report: Progress | None) -> Array:
-        """The upscaled image in one (scale·H, scale·W, C) array, alpha last."""
+    def _whole(self, image: DecodedImage, asked: _Asked, report: Progress | None) -> Array:
+        """The upscaled image in one (H, W, C) array, alpha last."""
         height, width, channels = image.color.shape
         channels += image.alpha is not None
-        plan = self._engine.plan(height, width, *limits)
-        big = np.empty((self.scale * height, self.scale * width, channels), image.color.dtype)
+        plan = self._plan(height, width, asked)
+        big = np.empty((plan.size[1], plan.size[0], channels), image.color.dtype)
         top = 0
         for rows in self._bands(image, plan, report):
             big[top : top + len(rows)] = rows
@@ -576,12 +661,11 @@ class SuperResolver:
         return big
 
     def _bands(self, image: DecodedImage, plan: Plan, report: Progress | None) -> Iterator[Array]:
-        """The upscaled image from top to bottom, (rows, scale·W, C), alpha last."""
+        """The upscaled image from top to bottom, (h, W, C), alpha last."""
         bands = self._engine.run(image.color, plan, report)
         if image.alpha is None:
-            yield from bands
-            return
-        yield from join_alpha(bands, image.alpha, self.scale)
+            return bands
+        return join_alpha(bands, alpha_rows(image.alpha, plan.passes[-1].upscaled, plan.size))
 
 
 def suggested_model(name: str, file: SourceImage) -> str | None:

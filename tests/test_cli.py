@@ -71,6 +71,60 @@ class Terminal(io.StringIO):
         return True
 
 
+class TestSize:
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            (("--outscale", "2"), (40, 20)),
+            (("--outscale=6",), (120, 60)),
+            (("--size", "50x"), (50, 25)),
+            (("--size", "x50"), (100, 50)),
+            (("--size", "50x10"), (20, 10)),
+            (("--megapixels", "0.0018"), (60, 30)),
+        ],
+    )
+    def test_sizes(self, run: Any, options: tuple[str, ...], expected: tuple[int, int]) -> None:
+        paint("in.png", (20, 10))
+        planned = run("in.png", "out.png", *options, "--dry-run", "--json").lines[0]
+        assert not Path("out.png").exists()
+        done = run("in.png", "out.png", *options, "--json").lines[0]
+        assert size("out.png") == tuple(done["output_size"]) == expected
+        assert planned["output_size"] == done["output_size"]
+        assert planned["passes"] == done["passes"] == (2 if expected[0] > 80 else 1)
+
+    def test_it_says_that_the_network_runs_twice(self, run: Any) -> None:
+        paint("in.png")
+        assert "2 passes of the network" in run("in.png", "out.png", "--outscale", "5").err
+        assert "passes" not in run("in.png", "small.png", "--outscale", "3").err
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            (("--outscale", "0"), "at most 16, not 0.0"),
+            (("--outscale", "17"), "at most 16, not 17.0"),
+            (("--outscale", "-2"), "-2.0"),
+            (("--size", "0x"), "above 0"),
+            (("--size", "big"), "1600x1200, 1600x or x1200, not 'big'"),
+            (("--size", "10x", "--outscale", "2"), "give one"),
+            (("--megapixels", "nan"), "above 0"),
+        ],
+    )
+    def test_what_means_nothing(self, run: Any, options: tuple[str, ...], sentence: str) -> None:
+        paint("in.png")
+        refused = run("in.png", "out.png", *options)
+        assert refused.status == 2
+        assert sentence in refused.err
+        assert not Path("out.png").exists()
+
+    def test_too_large_for_one_image_only(self, run: Any) -> None:
+        paint("small.png", (6, 5))
+        paint("large.png", (60, 50))
+        done = run("small.png", "large.png", "-o", "out", "--size", "300x")
+        assert done.status == 1
+        assert "small.png: An image of 6x5 pixels is upscaled 16 times at most" in done.err
+        assert size("out/large.png") == (300, 250)
+
+
 class TestOneImage:
     def test_two_names(self, run: Any) -> None:
         paint("in.png")

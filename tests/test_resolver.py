@@ -344,6 +344,137 @@ class TestFiles:
         assert not steps
 
 
+class TestOutputSize:
+    @staticmethod
+    def reduced(whole: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Pillow's Lanczos in mode F, channel by channel, rounded once."""
+        planes = [
+            np.asarray(
+                Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.LANCZOS)
+            )
+            for plane in np.moveaxis(whole, 2, 0)
+        ]
+        top = 1 if whole.dtype == np.float32 else np.iinfo(whole.dtype).max
+        result = np.stack(planes, axis=2).clip(0, top)
+        return result if whole.dtype == np.float32 else np.rint(result)
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        height=st.integers(1, 30),
+        width=st.integers(1, 30),
+        channels=st.integers(1, 4),
+        dtype=st.sampled_from([np.uint8, np.uint16, np.float32]),
+        factor=st.floats(0.1, 4),
+        tile=st.sampled_from(["whole", 1, 5, 16]),
+        seed=st.integers(0, 99),
+    )
+    def test_below_the_networks_scale_its_result_is_reduced(
+        self,
+        sr: SuperResolver,
+        height: int,
+        width: int,
+        channels: int,
+        dtype: Any,
+        factor: float,
+        tile: Any,
+        seed: int,
+    ) -> None:
+        values = np.random.default_rng(seed).random((height, width, channels))
+        top = 1 if dtype == np.float32 else np.iinfo(dtype).max
+        image = (values * top).astype(dtype)
+        big = sr(image, outscale=factor, tile=tile)
+        size = (max(round(factor * width), 1), max(round(factor * height), 1))
+        assert big.shape == (size[1], size[0], channels)
+        assert big.dtype == dtype
+        expected = self.reduced(sr(image, tile=tile), size)
+        level = 1e-5 if dtype == np.float32 else 1
+        assert np.abs(big.astype(np.float64) - expected).max() <= level
+
+    def test_at_the_networks_scale_nothing_changes(self, sr: SuperResolver) -> None:
+        rgba = pixels((9, 7, 4), np.uint8)
+        plain = sr(rgba)
+        for asked in ({"outscale": 4}, {"size": (28, 36)}, {"size": (28, None)}):
+            assert np.array_equal(sr(rgba, **asked), plain)
+
+    @pytest.mark.parametrize("tile", ["whole", 6])
+    @pytest.mark.parametrize("shape", [(9, 7, 3), (9, 7, 1), (9, 7)])
+    def test_above_it_the_network_runs_over_its_own_result(
+        self, sr: SuperResolver, shape: tuple[int, ...], tile: Any
+    ) -> None:
+        image = pixels(shape, np.uint8)
+        twice = sr(sr(image))
+        big = sr(image, outscale=16, tile=tile).astype(int)
+        assert big.shape == twice.shape
+        assert np.abs(big - twice).max() <= 1
+        size = (round(5.3 * 7), round(5.3 * 9))
+        expected = self.reduced(twice.reshape(144, 112, -1), size)
+        found = sr(image, outscale=5.3, tile=tile).astype(int)
+        assert np.abs(found.reshape(expected.shape) - expected).max() <= 1
+
+    def test_alpha_above_it_is_smooth(self, sr: SuperResolver) -> None:
+        sprite = pixels((8, 8, 4), np.uint8)
+        sprite[..., 3] = 0
+        sprite[:, 4:, 3] = 255
+        alpha = sr(sprite, outscale=10)[..., 3].astype(int)
+        assert alpha.shape == (80, 80)
+        assert (alpha[:, :20] == 0).all()
+        assert (alpha[:, -20:] == 255).all()
+        assert (np.diff(alpha, axis=1) >= 0).all()
+
+    def test_every_kind_of_input_takes_a_size(self, sr: SuperResolver, tmp_path: Path) -> None:
+        rgb = pixels((10, 20, 3), np.uint8)
+        expected = sr(rgb, size=(50, None))
+        assert expected.shape == (25, 50, 3)
+        image = Image.fromarray(rgb)
+        image.save(tmp_path / "in.png")
+        assert np.array_equal(np.asarray(sr(image, size=(50, None))), expected)
+        assert np.array_equal(np.asarray(sr(tmp_path / "in.png", size=(50, None))), expected)
+        tensor = torch.from_numpy(rgb).permute(2, 0, 1)
+        assert np.array_equal(sr(tensor, outscale=2.5).permute(1, 2, 0).numpy(), expected)
+        assert sr(tensor[None].repeat(2, 1, 1, 1), megapixels=0.0002).shape == (2, 3, 10, 20)
+        result = sr.upscale_file(tmp_path / "in.png", tmp_path / "out.png", size=(50, 50))
+        assert (result.size, result.passes) == ((50, 25), 1)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected)
+
+    def test_sizes_in_the_metadata_follow(self, sr: SuperResolver, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        exif.get_ifd(0x8769)[0xA002], exif.get_ifd(0x8769)[0xA003] = 20, 10
+        Image.fromarray(pixels((10, 20, 3), np.uint8)).save(tmp_path / "in.jpg", exif=exif)
+        sr.upscale_file(tmp_path / "in.jpg", tmp_path / "out.jpg", outscale=1.5)
+        with Image.open(tmp_path / "out.jpg") as big:
+            details = big.getexif().get_ifd(0x8769)
+            assert (details[0xA002], details[0xA003]) == big.size == (15, 30)
+
+    def test_the_plan_and_the_progress_know_the_size(self, sr: SuperResolver) -> None:
+        image = pixels((40, 50, 3), np.uint8)
+        steps: list[tuple[int, int]] = []
+        sr(image, outscale=6, tile=16, progress=lambda *step: steps.append(step))
+        plan = sr.plan(40, 50, outscale=6, tile=16)
+        assert plan.size == (300, 240)
+        assert len(plan.passes) == 2
+        assert str(plan).startswith("50x40 to 300x240 by way of 800x640 in 2 passes")
+        assert steps[-1] == (plan.steps, plan.steps)
+        assert [done for done, _ in steps] == list(range(1, plan.steps + 1))
+        assert sr.plan(40, 50, outscale=2).peak_bytes > sr.plan(40, 50).peak_bytes
+
+    def test_the_memory_given_holds_for_all_passes(self, sr: SuperResolver) -> None:
+        plan = sr.plan(2000, 300, outscale=12, max_memory="120MB")
+        assert plan.peak_bytes <= 120 * 2**20
+
+    def test_a_size_that_the_format_cannot_hold(self, sr: SuperResolver, tmp_path: Path) -> None:
+        Image.new("RGB", (2000, 3)).save(tmp_path / "in.png")
+        with pytest.raises(ImageError, match="16383 pixels a side, not 20000×30"):
+            sr.upscale_file(tmp_path / "in.png", tmp_path / "out.webp", outscale=10)
+
+    @pytest.mark.parametrize(
+        "asked", [{"outscale": 0}, {"size": (0, 1)}, {"outscale": 2, "megapixels": 3}]
+    )
+    def test_sizes_that_mean_nothing(self, sr: SuperResolver, asked: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"\.$"):
+            sr(pixels((4, 4, 3), np.uint8), **asked)
+
+
 class TestOptions:
     def test_tile_and_memory_at_construction_and_per_call(self, model_folder: Path) -> None:
         sr = SuperResolver.from_pretrained(model_folder, tile=16)

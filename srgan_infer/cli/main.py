@@ -37,6 +37,7 @@ Make images four times larger with a neural network.
   srgan-upscale in.jpg                    beside it, as in_upscaled.jpg
   srgan-upscale a.jpg b.png -o large      several, into a folder
   srgan-upscale photos -o large --recursive
+  srgan-upscale in.jpg out.png --size 1600x
   cat in.jpg | srgan-upscale - > out.jpg
 """
 
@@ -153,6 +154,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", metavar="T", help="auto, float32, float16 or bfloat16")
     add("--tile", type=_tile, metavar="N", help="auto, edge in input pixels, or whole")
     add("--max-memory", metavar="SIZE", help="such as 2GB; a safe part of what is free if absent")
+    group = parser.add_argument_group("size, one of")
+    add = group.add_argument
+    add(
+        "--outscale",
+        type=float,
+        metavar="F",
+        help="times as large as the source, up to 16; 4 if no size is given",
+    )
+    add("--size", type=_size, metavar="WxH", help="to fit 1600x1200, 1600x or x1200 pixels")
+    add("--megapixels", type=float, metavar="M", help="at most this many million pixels")
     group = parser.add_argument_group("files")
     add = group.add_argument
     add("-r", "--recursive", action="store_true", default=False, help="enter subfolders")
@@ -180,6 +191,21 @@ def _tile(text: str) -> int | str:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither auto, whole nor a number") from None
+
+
+def _size(text: str) -> tuple[int | None, int | None]:
+    from srgan_infer.images.resize import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _sizing(args: argparse.Namespace) -> dict[str, Any]:
+    """The output size, where one was given."""
+    names = ("outscale", "size", "megapixels")
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -258,8 +284,10 @@ def _check_streams(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
 
 def _resolvers(args: argparse.Namespace) -> list[SuperResolver]:
     """One ready instance for each device; options are checked before an image is opened."""
+    from srgan_infer.images.resize import check_size
     from srgan_infer.resolver import SuperResolver
 
+    check_size(**{"outscale": None, "size": None, "megapixels": None, **_sizing(args)})
     devices = [name.strip() for name in args.device.split(",")]
     return [SuperResolver.from_pretrained(device=name, **_options(args)) for name in devices]
 
@@ -355,6 +383,7 @@ def _upscale(
             format=args.format,
             quality=args.quality,
             overwrite=args.overwrite,
+            **_sizing(args),
             progress=lambda done, total: step(job.name, done, total),
         )
         if job.target is None:
@@ -370,6 +399,7 @@ def _upscale(
     facts = {
         "output_size": result.size,
         "frames": result.frames,
+        "passes": result.passes,
         "seconds": round(time.perf_counter() - start, 3),
         "device": str(resolver.device),
         "suggested_model": result.suggested_model,
@@ -395,7 +425,13 @@ def _dry_run(
     for job in filter(_is_open, jobs):
         try:
             source: Any = sys.stdin.buffer if job.source is None else job.source
-            plan = resolver.plan_file(source, job.target, format=args.format, quality=args.quality)
+            plan = resolver.plan_file(
+                source,
+                job.target,
+                format=args.format,
+                quality=args.quality,
+                **_sizing(args),
+            )
         except UpscaleError as error:
             report.tell(Outcome(job, "failed", str(error)))
             continue
@@ -408,6 +444,7 @@ def _dry_run(
             "input_size": plan.input_size,
             "output_size": plan.size,
             "frames": plan.frames,
+            "passes": len(plan.cut.passes),
             "plan": str(plan.cut),
             "steps": plan.cut.steps * plan.frames,
             "memory_bytes": plan.cut.peak_bytes,

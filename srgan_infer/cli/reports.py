@@ -113,7 +113,8 @@ def sentence(outcome: Outcome) -> str:
             f"{target}, {width}x{height}{frames}: {facts['plan']}, "
             f"{duration(facts['estimated_seconds'])}"
         )
-    return f"{target}, {width}x{height}{frames}, {facts['seconds']:.1f} s"
+    passes = f", {facts['passes']} passes of the network" if facts["passes"] > 1 else ""
+    return f"{target}, {width}x{height}{frames}{passes}, {facts['seconds']:.1f} s"
 
 
 def duration(seconds: float) -> str:

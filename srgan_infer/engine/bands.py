@@ -36,7 +36,7 @@ def run_bands(
             read = rows[:, column.first : column.last]
             parts.append(run_band(network, stream, read, last, column, device))
             done += 1
-            progress(done, plan.steps)
+            progress(done, plan.pieces)
         if parts[0].shape[0]:
             yield parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 

@@ -10,6 +10,7 @@ gives.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from srgan_infer.engine.bands import run_bands
 from srgan_infer.engine.devices import choose_device, choose_dtype, free_memory, parse_memory
 from srgan_infer.engine.plan import Plan, Progress, Tile, check, check_tile, plan_bands, plan_tiles
 from srgan_infer.engine.tiles import run_tiles
-from srgan_infer.images.rows import RowSource
+from srgan_infer.images.resize import OutputSize, Reducer, output_size, reduce_rows
+from srgan_infer.images.rows import PassingRows, RowSource
 from srgan_infer.network.generator import Generator, GeneratorConfig
 from srgan_infer.network.stream import Network, prepare
 
@@ -74,6 +76,7 @@ class Engine:
         width: int,
         tile: Tile = "auto",
         max_memory: int | str | None = None,
+        output: OutputSize | None = None,
     ) -> Plan:
         """Decide how an image is cut.
 
@@ -86,6 +89,8 @@ class Engine:
             "whole" for the image in one piece.
         max_memory
             Bytes, or text such as ``"2GB"``; by default half of what is free.
+        output
+            The size of the result; ``scale`` times the image if None.
 
         Raises
         ------
@@ -102,6 +107,27 @@ class Engine:
             budget = int(free * (SAFE_PART if tile == "auto" else 1))
         else:
             budget = parse_memory(max_memory)
+        output = output or output_size((width, height), self.config.scale)
+        held = 0
+        if output.is_reduced:
+            held = Reducer.bytes_held(output.upscaled, output.size, 3)
+        passes: list[Plan] = []
+        for number in range(output.passes):
+            # Every pass may take an equal part of what those before it leave.
+            part = (budget - held) // (output.passes - number)
+            before = self.config.scale**number
+            plan = self._plan_pass(before * height, before * width, tile, part)
+            held += plan.peak_bytes
+            passes.append(plan)
+        reduced = output.size if output.is_reduced else None
+        later: Plan | None = None
+        for plan in reversed(passes):
+            later = replace(plan, reduced=reduced, next_pass=later)
+        assert later is not None
+        return replace(later, peak_bytes=held)
+
+    def _plan_pass(self, height: int, width: int, tile: Tile, budget: int) -> Plan:
+        """How the network runs once over an image."""
         if self.device.type == "cpu" and self.dtype != torch.float16:
             plan = plan_bands(
                 self.config, self.network.feature_dtype.itemsize, height, width, tile, budget
@@ -129,8 +155,8 @@ class Engine:
         Yields
         ------
         numpy.ndarray
-            h×(scale·W)×C rows from top to bottom, of the source's dtype;
-            together scale·H rows. Integers are clipped and rounded, floats
+            h×W'×C rows from top to bottom, of the source's dtype; together H' rows,
+            where (W', H') is the plan's size. Integers are clipped and rounded, floats
             clipped to [0, 1]. Grey is the luma (BT.601) of the upscaled grey.
 
         Raises
@@ -149,11 +175,29 @@ class Engine:
             )
         if source.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"expected uint8, uint16 or float32, not {source.dtype}.")
-        report = progress or (lambda done, total: None)
+        passes = plan.passes
+        done, total = [0] * len(passes), [one.pieces for one in passes]
+
+        def report(number: int) -> Progress:
+            def move(pieces: int, of: int) -> None:
+                done[number], total[number] = pieces, of
+                if progress is not None:
+                    progress(sum(done), sum(total))
+
+            return move
+
+        rows = self._run_pass(source, plan, report(0))
+        for number, one in enumerate(passes[1:], 1):
+            shape = (one.height, one.width, source.shape[2])
+            rows = self._run_pass(PassingRows(rows, shape, source.dtype), one, report(number))
+        return reduce_rows(rows, passes[-1].upscaled, plan.reduced) if plan.reduced else rows
+
+    def _run_pass(self, source: RowSource, plan: Plan, progress: Progress) -> Iterator[np.ndarray]:
+        """The network once over the image."""
         network = self.network_for(source.dtype)
         if plan.kind == "bands":
-            return run_bands(network, source, plan, self.device, report)
-        return run_tiles(network, self.exact, source, plan, self.device, report)
+            return run_bands(network, source, plan, self.device, progress)
+        return run_tiles(network, self.exact, source, plan, self.device, progress)
 
     def network_for(self, dtype: np.dtype[Any]) -> Network:
         """The network for an image's type."""

@@ -108,8 +108,13 @@ class Plan:
     tail_rows
         Rows that the sub-pixel layers take at a time; None for no limit.
     peak_bytes
-        Estimated memory at the highest point, without the image itself and
-        the program.
+        Estimated memory at the highest point, with all later passes, without the image
+        itself and the program.
+    reduced
+        (W, H) that the rows of the last pass are reduced to; None if they are not.
+    next_pass
+        How the network runs over the result of this pass, where one pass does not reach
+        the size.
     """
 
     kind: Literal["bands", "tiles"]
@@ -120,20 +125,47 @@ class Plan:
     columns: tuple[Span, ...]
     tail_rows: int | None
     peak_bytes: int
+    reduced: tuple[int, int] | None = None
+    next_pass: Plan | None = None
 
     @property
-    def steps(self) -> int:
-        """Pieces to run, one more for each column of several bands: the rows held back."""
+    def upscaled(self) -> tuple[int, int]:
+        """(W, H) of what this pass gives, before anything is reduced."""
+        return self.width * self.scale, self.height * self.scale
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(W, H) of the result, in pixels."""
+        return self.reduced or self.passes[-1].upscaled
+
+    @property
+    def passes(self) -> tuple[Plan, ...]:
+        """This pass and those that follow it."""
+        return (self,) if self.next_pass is None else (self, *self.next_pass.passes)
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of this pass, one more for each column of several bands: the rows held back."""
         held_back = self.kind == "bands" and len(self.rows) > 1
         return (len(self.rows) + held_back) * len(self.columns)
 
+    @property
+    def steps(self) -> int:
+        """Pieces to run, in all passes."""
+        return sum(one.pieces for one in self.passes)
+
     def __str__(self) -> str:
-        tall = max(span.stop - span.start for span in self.rows)
-        wide = max(span.stop - span.start for span in self.columns)
-        count = len(self.rows) * len(self.columns)
+        last, way = self.passes[-1], ""
+        if self.reduced:
+            way = f" by way of {last.upscaled[0]}x{last.upscaled[1]}"
+        if last is not self:
+            way += f" in {len(self.passes)} passes of the network, the last one"
+        tall = max(span.stop - span.start for span in last.rows)
+        wide = max(span.stop - span.start for span in last.columns)
+        count = len(last.rows) * len(last.columns)
         return (
-            f"{self.width}x{self.height} to {self.width * self.scale}x{self.height * self.scale}"
-            f" in {count} {self.kind if count > 1 else self.kind[:-1]}"
+            f"{self.width}x{self.height} to {self.size[0]}x{self.size[1]}{way}"
+            f" in {count} {last.kind if count > 1 else last.kind[:-1]}"
             f" of {wide}x{tall}, about {self.peak_bytes / 2**20:.0f} MiB"
         )
 

@@ -14,12 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from srgan_infer.images.resize import reduce_rows
 from srgan_infer.images.rows import Channels, DecodedImage, RowSource
 
 Array = npt.NDArray[Any]
 
 # Further from an edge than any usual network looks; beyond it one colour does.
 REACH = 48
+# Upscaled pixels that are made at a time.
+BLOCK_PIXELS = 1 << 20
+
 # Bicubic interpolation reads two rows on each side; one more makes the crop's
 # own border invisible.
 CONTEXT = 3
@@ -130,27 +134,43 @@ def upscale_alpha(alpha: Array, scale: int, top: int = 0, bottom: int | None = N
     return rows
 
 
-def join_alpha(bands: Iterable[Array], alpha: Array, scale: int) -> Iterator[Array]:
-    """Put the upscaled alpha behind the colours of an upscaled image.
+def alpha_rows(alpha: Array, upscaled: tuple[int, int], size: tuple[int, int]) -> Iterator[Array]:
+    """Alpha in the size of the result, (h, W', 1) from top to bottom.
 
     Parameters
     ----------
-    bands
-        (h, scale·W, C) rows from top to bottom.
     alpha
-        (H, W) of the source, of the same dtype.
-    scale
-        Magnification.
+        (H, W) uint8, uint16 or float32.
+    upscaled, size
+        (W, H) of what the network gives, and of the result, to which it is reduced.
+    """
+    height, width = alpha.shape
+    scale = upscaled[0] // width
+    step = max(BLOCK_PIXELS // (scale**2 * width), 1)
+    rows = (
+        upscale_alpha(alpha, scale, top, min(top + step, height))[..., None]
+        for top in range(0, height, step)
+    )
+    return rows if upscaled == size else reduce_rows(rows, upscaled, size)
+
+
+def join_alpha(color: Iterable[Array], alpha: Iterator[Array]) -> Iterator[Array]:
+    """Put rows of alpha behind rows of colour.
+
+    Parameters
+    ----------
+    color, alpha
+        (h, W, C) and (h, W, 1) from top to bottom, each in bands of its own.
 
     Yields
     ------
     ndarray
-        (h, scale·W, C + 1) for each band.
+        (h, W, C + 1) for each band of colour.
     """
-    top = 0
-    for rows in bands:
-        bottom = top + len(rows)
-        first, last = top // scale, -(-bottom // scale)
-        big = upscale_alpha(alpha, scale, first, last)[top - first * scale : bottom - first * scale]
-        yield np.concatenate([rows, big[..., None]], axis=2)
-        top = bottom
+    waiting: Array | None = None
+    for rows in color:
+        while waiting is None or waiting.shape[0] < rows.shape[0]:
+            more = next(alpha)
+            waiting = more if waiting is None else np.concatenate([waiting, more])
+        yield np.concatenate([rows, waiting[: rows.shape[0]]], axis=2)
+        waiting = waiting[rows.shape[0] :]

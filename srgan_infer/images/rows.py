@@ -100,6 +100,42 @@ class Blocks:
             yield parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
+class PassingRows:
+    """Rows that are made one after the other, read as they pass.
+
+    Parameters
+    ----------
+    rows
+        Makes the rows from top to bottom.
+    shape
+        (H, W, C) of all of them.
+    dtype
+        Of each.
+    """
+
+    def __init__(
+        self, rows: Iterator[Array], shape: tuple[int, int, int], dtype: np.dtype[Any]
+    ) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self._rows = rows
+        self._kept = np.empty((0, *shape[1:]), dtype)
+        self._top = 0
+
+    def __getitem__(self, rows: slice) -> Array:
+        """What lies above the rows is dropped: no later slice may begin there."""
+        top, bottom, _ = rows.indices(self.shape[0])
+        if top < self._top:
+            raise ValueError(f"row {top} has passed; the first that is left is {self._top}.")
+        parts = [self._kept[top - self._top :]]
+        come = self._top + self._kept.shape[0]
+        while come < bottom:
+            parts.append(next(self._rows))
+            come += parts[-1].shape[0]
+        self._kept, self._top = np.concatenate(parts), top
+        return self._kept[: bottom - top]
+
+
 class SpooledRows:
     """The same rows, read back from a file that vanishes with this object.
 
