@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import tempfile
 import threading
@@ -10,93 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import Hub, make_model
 
 # The networks of the tests are so small that sharing out their work costs more than it saves.
 torch.set_num_threads(1)
-
-COMMITS = {"main": "a" * 40, "v1": "b" * 40}
-
-
-class Hub(http.server.ThreadingHTTPServer):
-    """Answers as the Hub does for ``/user/repo/resolve/revision/file``.
-
-    ``files`` maps (repository, commit, file name) to content, ``mode`` says how it
-    misbehaves, ``requests`` is what it was asked.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.reset()
-
-    def reset(self) -> None:
-        self.files: dict[tuple[str, str, str], bytes] = {}
-        self.mode = "well"
-        self.requests: list[str] = []
-
-    def add(self, repo: str, folder: Path, commit: str = COMMITS["main"]) -> None:
-        for path in folder.iterdir():
-            self.files[repo, commit, path.name] = path.read_bytes()
-
-
-class Answer(http.server.BaseHTTPRequestHandler):
-    server: Hub
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def refuse(self, status: int, code: str) -> None:
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("X-Error-Message", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"] or 0))
-        self.refuse(401, "Unauthorized")
-
-    def do_HEAD(self) -> None:
-        self.do_GET(body=False)
-
-    def do_GET(self, body: bool = True) -> None:
-        self.server.requests.append(f"{self.command} {self.path}")
-        if self.path.startswith("/api/"):
-            return self.refuse(401, "Unauthorized")
-        owner, name, _, revision, file = self.path.lstrip("/").split("/")
-        repo = f"{owner}/{name}"
-        if self.server.mode == "private":
-            return self.refuse(401, "RepoNotFound")
-        if self.server.mode == "gated":
-            return self.refuse(403, "GatedRepo")
-        if self.server.mode == "ill":
-            return self.refuse(418, "Teapot")
-        if self.server.mode == "token" and self.headers["Authorization"] != "Bearer hf_secret":
-            return self.refuse(401, "RepoNotFound")
-        if repo not in {key[0] for key in self.server.files}:
-            return self.refuse(404, "RepoNotFound")
-        commit = COMMITS.get(revision, revision)
-        if (repo, commit) not in {key[:2] for key in self.server.files}:
-            return self.refuse(404, "RevisionNotFound")
-        content = self.server.files.get((repo, commit, file))
-        if content is None:
-            return self.refuse(404, "EntryNotFound")
-        start = 0
-        if span := self.headers["Range"]:
-            start = int(span.removeprefix("bytes=").split("-")[0])
-        self.send_response(206 if start else 200)
-        self.send_header("X-Repo-Commit", commit)
-        self.send_header("ETag", f'"{commit[:4]}-{file}-{len(content)}"')
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(content) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.end_headers()
-        if body:
-            cut = self.server.mode == "truncating" and file.endswith(".safetensors")
-            self.wfile.write(content[start : len(content) // 2 if cut else None])
-
 
 # The Hub library reads its environment when it is imported, hence here and not in a
 # fixture: no test reaches the real Hub, a user's cache or a user's login.
@@ -120,17 +36,6 @@ def hub() -> Hub:
 def model_folder(tmp_path: Path) -> Path:
     """A tiny random model in the layout of a Hub repository."""
     return make_model(tmp_path / "tiny-model")
-
-
-def make_model(folder: Path, seed: int = 0, half: bool = False) -> Path:
-    from srgan_infer import weights
-    from srgan_infer.network.generator import Generator, GeneratorConfig
-
-    torch.manual_seed(seed)
-    config = GeneratorConfig(channels=8, blocks=2, input_skip="bilinear")
-    generator = Generator(config)
-    weights.save(folder, config, generator.state_dict(), "---\nlicense: mit\n---\n", half)
-    return folder
 
 
 @pytest.fixture

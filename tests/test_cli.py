@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Hub
+from helpers import Hub, noise
 from PIL import Image
 
 from srgan_infer import SuperResolver, __version__
 from srgan_infer.cli.main import main
 
 ROOT = Path(__file__).parents[1]
-RANDOM = np.random.default_rng(0)
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +32,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def paint(name: str, size: tuple[int, int] = (6, 5)) -> Path:
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = RANDOM.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(noise((size[1], size[0], 3), seed=len(name))).save(path)
     return path
 
 

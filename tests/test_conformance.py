@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import make_model
+from helpers import make_model
 
 from srgan_infer import SuperResolver
 from srgan_infer.errors import ImageError

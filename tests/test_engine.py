@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from helpers import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,16 +39,6 @@ def generator_of(config: GeneratorConfig = SMALL, seed: int = 0) -> Generator:
             elif name == "output.bias":
                 value.fill_(0.5)
     return generator
-
-
-def pixels_of(
-    shape: tuple[int, int, int], dtype: type[np.generic] = np.uint8, seed: int = 0
-) -> Pixels:
-    values = np.random.default_rng(seed).random(shape)
-    if dtype == np.float32:
-        return values.astype(np.float32)
-    levels: Pixels = (values * np.iinfo(np.dtype(dtype)).max).astype(dtype)
-    return levels
 
 
 @torch.inference_mode()
@@ -105,7 +96,7 @@ def test_any_tile_size_equals_the_whole_image(
 ) -> None:
     config = GeneratorConfig(channels=4, blocks=2, input_skip=skip, scale=scale)
     generator = generator_of(config, seed)
-    pixels = pixels_of((height, width, channels), dtype, seed)
+    pixels = noise((height, width, channels), dtype, seed)
     result = run(Engine(generator, "cpu", "float32"), pixels, tile)
     assert_equal(result, plain(generator, pixels), pixels)
 
@@ -124,7 +115,7 @@ def test_tiles_equal_the_whole_image(
     """The path of GPUs and of half precision, here in float32."""
     generator = generator_of(GeneratorConfig(channels=4, blocks=1, input_skip=skip))
     engine = Engine(generator, "cpu", "float32")
-    pixels = pixels_of((height, width, channels))
+    pixels = noise((height, width, channels))
     plan = plan_tiles(engine.config, height, width, tile, 2**40)
     assert plan.kind == "tiles"
     result = np.concatenate(list(engine.run(pixels, plan)))
@@ -147,7 +138,7 @@ def test_a_smaller_halo_than_derived_breaks_it(
     halo = config.halo - less
     monkeypatch.setattr(GeneratorConfig, "halo", property(lambda self: halo))
     engine = Engine(generator, "cpu", "float32")
-    pixels = pixels_of((40, 60, 3), np.float32)
+    pixels = noise((40, 60, 3), np.float32)
     make = partial(plan_bands, itemsize=4) if kind == "bands" else plan_tiles
     plan = make(config, height=40, width=60, tile=20, budget=2**40)
     result = np.concatenate(list(engine.run(pixels, plan)))
@@ -159,7 +150,7 @@ def test_a_smaller_halo_than_derived_breaks_it(
 def test_half_precision_is_close_and_the_same_for_every_tile(dtype: str) -> None:
     generator = generator_of(GeneratorConfig(channels=8, blocks=8, input_skip="bilinear"))
     engine = Engine(generator, "cpu", dtype)
-    pixels = pixels_of((50, 44, 3))
+    pixels = noise((50, 44, 3))
     whole = run(engine, pixels, "whole").astype(int)
     assert np.abs(whole - np.rint(plain(generator, pixels))).max() <= 2
     for tile in (16, 33):
@@ -176,7 +167,7 @@ def test_bfloat16_unasked_is_for_processors_that_have_it_and_8_bits(
     generator = generator_of(GeneratorConfig(channels=8, blocks=8))
     engine = Engine(generator, "cpu")
     assert engine.dtype == (torch.bfloat16 if capable else torch.float32)
-    deep = pixels_of((20, 24, 3), np.float32)
+    deep = noise((20, 24, 3), np.float32)
     assert np.abs(run(engine, deep) - plain(generator, deep)).max() <= 1e-5
     asked = run(Engine(generator, "cpu", "bfloat16"), deep)
     assert np.abs(asked - plain(generator, deep)).max() > 1e-5
@@ -197,7 +188,7 @@ def test_a_tile_that_overflows_in_float16_is_run_again_in_float32() -> None:
             values[f"stem.{name}"].mul_(1e6)
             values[f"upsample.0.conv.{name}"].mul_(1e-6)
     engine = Engine(generator, "cpu", "float16")
-    pixels = pixels_of((30, 30, 3))
+    pixels = noise((30, 30, 3))
     with torch.inference_mode():
         x = torch.from_numpy(pixels).half().div(255).permute(2, 0, 1)[None]
         (result,) = RowStream(engine.network).push(x, last=True)
@@ -207,7 +198,7 @@ def test_a_tile_that_overflows_in_float16_is_run_again_in_float32() -> None:
 
 def test_several_threads_on_one_engine_give_the_same_results() -> None:
     engine = Engine(generator_of(), "cpu")
-    images = [pixels_of((30 + step, 70 - 5 * step, 3), seed=step) for step in range(6)]
+    images = [noise((30 + step, 70 - 5 * step, 3), seed=step) for step in range(6)]
     alone = [run(engine, pixels, 16) for pixels in images]
     together: dict[int, Pixels] = {}
 
@@ -247,7 +238,7 @@ def test_tiles_shrink_when_gpu_memory_runs_out(
 ) -> None:
     generator = generator_of(GeneratorConfig(channels=4, blocks=1))
     engine = Engine(generator, "cpu", "float16")
-    pixels = pixels_of((150, 140, 3))
+    pixels = noise((150, 140, 3))
     expected = run(engine, pixels, 37).astype(int)
     tried = limited(monkeypatch, 80 * 80, error)
     reports: list[tuple[int, int]] = []
@@ -267,14 +258,14 @@ def test_running_out_with_the_smallest_tiles_says_what_was_tried(
     engine = Engine(generator_of(), "cpu", "float16")
     limited(monkeypatch, 0)
     with pytest.raises(OutOfMemoryError, match="tiles of 256, 128, 64, 32 pixels"):
-        run(engine, pixels_of((256, 200, 3)), "whole")
+        run(engine, noise((256, 200, 3)), "whole")
 
 
 def test_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(generator_of(), "cpu", "float16")
     tried = limited(monkeypatch, 0, RuntimeError("CUDA error: an illegal memory access"))
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        run(engine, pixels_of((64, 64, 3)), "whole")
+        run(engine, noise((64, 64, 3)), "whole")
     assert len(tried) == 1
 
 
@@ -282,11 +273,11 @@ def test_memory_that_runs_out_on_the_cpu_is_one_sentence(monkeypatch: pytest.Mon
     engine = Engine(generator_of(), "cpu")
     limited(monkeypatch, 0, RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     with pytest.raises(OutOfMemoryError, match="smaller max_memory or tile"):
-        run(engine, pixels_of((64, 64, 3)))
+        run(engine, noise((64, 64, 3)))
 
 
 def test_rows_are_read_once_and_in_order() -> None:
-    pixels = pixels_of((300, 20, 3))
+    pixels = noise((300, 20, 3))
 
     read: list[tuple[int, int]] = []
 
@@ -303,7 +294,7 @@ def test_rows_are_read_once_and_in_order() -> None:
 
 
 def test_read_only_pixels_and_progress(recwarn: pytest.WarningsRecorder) -> None:
-    pixels = pixels_of((40, 50, 3))
+    pixels = noise((40, 50, 3))
     pixels.flags.writeable = False
     engine = Engine(generator_of(), "cpu")
     plan = engine.plan(40, 50, 16)
@@ -317,7 +308,7 @@ def test_read_only_pixels_and_progress(recwarn: pytest.WarningsRecorder) -> None
 
 def test_an_interrupt_between_bands_ends_the_run() -> None:
     engine = Engine(generator_of(), "cpu")
-    pixels = pixels_of((60, 60, 3))
+    pixels = noise((60, 60, 3))
 
     def interrupt(done: int, total: int) -> None:
         if done == 3:
@@ -330,7 +321,7 @@ def test_an_interrupt_between_bands_ends_the_run() -> None:
 
 def test_closing_the_run_releases_it() -> None:
     engine = Engine(generator_of(), "cpu")
-    pixels = pixels_of((400, 100, 3), np.float32)
+    pixels = noise((400, 100, 3), np.float32)
     tracemalloc.start()
     rows = engine.run(pixels, engine.plan(400, 100, 64))
     next(rows)
@@ -347,9 +338,9 @@ def test_a_source_that_does_not_fit_the_plan_is_an_error() -> None:
     engine = Engine(generator_of(), "cpu")
     plan = engine.plan(10, 20)
     with pytest.raises(ValueError, match="10 x 20"):
-        engine.run(pixels_of((20, 10, 3)), plan)
+        engine.run(noise((20, 10, 3)), plan)
     with pytest.raises(ValueError, match="1 or 3"):
-        engine.run(pixels_of((10, 20, 4)), plan)
+        engine.run(noise((10, 20, 4)), plan)
     with pytest.raises(ValueError, match="float64"):
         engine.run(np.zeros((10, 20, 3)), plan)
 

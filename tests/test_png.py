@@ -105,20 +105,6 @@ def test_bands_and_threads_do_not_change_the_file(monkeypatch: pytest.MonkeyPatc
     assert encode(pixels, band=7, threads=3) == one
 
 
-def test_rows_may_be_reused_by_the_caller() -> None:
-    pixels = content("noise", (64, 50, 3), np.uint8, 2)
-    file = io.BytesIO()
-    writer = png.PngWriter(file, (50, 64), 3, pixels.dtype, Metadata())
-    buffer = np.empty((8, 50, 3), np.uint8)
-    for top in range(0, 64, 8):
-        buffer[...] = pixels[top : top + 8]
-        writer.write(buffer)
-    buffer[...] = 0
-    writer.finish()
-    writer.close()
-    assert np.array_equal(decode(file.getvalue()), pixels)
-
-
 @settings(max_examples=30, deadline=None)
 @given(pixel=st.sampled_from([1, 2, 3, 4, 6, 8]), seed=st.integers(0, 999), low=st.booleans())
 def test_filters_are_those_of_the_specification(pixel: int, seed: int, low: bool) -> None:

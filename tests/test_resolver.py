@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import COMMITS, Hub, make_model
+from helpers import COMMITS, Hub, make_model, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,21 +20,12 @@ from PIL import Image
 from srgan_infer import ImageError, SuperResolver, WeightsError, weights
 from srgan_infer.errors import ImageWarning
 
-RANDOM = np.random.default_rng(0)
-
 
 @pytest.fixture(scope="module")
 def sr(tmp_path_factory: pytest.TempPathFactory) -> SuperResolver:
     # Exact, so that rounding can be told from the half precision of some processors.
     model = make_model(tmp_path_factory.mktemp("model"))
     return SuperResolver.from_pretrained(model, dtype="float32")
-
-
-def pixels(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    values = RANDOM.random(shape)
-    if dtype == np.float32:
-        return values.astype(np.float32)
-    return (values * np.iinfo(dtype).max).round().astype(dtype)
 
 
 def reference(sr: SuperResolver, rgb: np.ndarray) -> np.ndarray:
@@ -51,7 +42,7 @@ class TestArrays:
     def test_layout_and_dtype_come_back(
         self, sr: SuperResolver, dtype: Any, layout: tuple[int, ...]
     ) -> None:
-        given_ = pixels((5, 7, *layout), dtype)
+        given_ = noise((5, 7, *layout), dtype)
         kept = given_.copy()
         big = sr(given_)
         assert big.shape == (20, 28, *layout)
@@ -59,31 +50,31 @@ class TestArrays:
         assert np.array_equal(given_, kept)
 
     def test_the_values_are_the_networks(self, sr: SuperResolver) -> None:
-        rgb = pixels((9, 6, 3), np.float32)
+        rgb = noise((9, 6, 3), np.float32)
         assert np.abs(sr(rgb) - reference(sr, rgb)).max() <= 1e-4
 
     @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535)])
     def test_integers_are_rounded(self, sr: SuperResolver, dtype: Any, top: int) -> None:
-        rgb = pixels((8, 8, 3), dtype)
+        rgb = noise((8, 8, 3), dtype)
         expected = reference(sr, (rgb / top).astype(np.float32)) * top
         assert np.abs(sr(rgb) - expected).max() <= 0.5 + 1e-4 * top
 
     def test_memory_order_does_not_matter(self, sr: SuperResolver) -> None:
-        rgb = pixels((8, 5, 3), np.uint8)
+        rgb = noise((8, 5, 3), np.uint8)
         for other in (np.asfortranarray(rgb), rgb[::-1][::-1], rgb.copy()[:, ::1]):
             assert np.array_equal(sr(other), sr(rgb))
         flipped = rgb[:, ::-1]
         assert np.array_equal(sr(flipped), sr(np.ascontiguousarray(flipped)))
 
     def test_read_only_arrays(self, sr: SuperResolver) -> None:
-        rgb = pixels((4, 4, 3), np.uint8)
+        rgb = noise((4, 4, 3), np.uint8)
         rgb.flags.writeable = False
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             sr(rgb)
 
     def test_opaque_alpha_changes_nothing(self, sr: SuperResolver) -> None:
-        rgba = pixels((6, 6, 4), np.uint8)
+        rgba = noise((6, 6, 4), np.uint8)
         rgba[..., 3] = 255
         big = sr(rgba)
         assert (big[..., 3] == 255).all()
@@ -108,11 +99,12 @@ class TestArrays:
         width=st.integers(1, 40),
         tile=st.integers(1, 48),
         channels=st.sampled_from([1, 3, 4]),
+        seed=st.integers(0, 99),
     )
     def test_tiles_do_not_show(
-        self, sr: SuperResolver, height: int, width: int, tile: int, channels: int
+        self, sr: SuperResolver, height: int, width: int, tile: int, channels: int, seed: int
     ) -> None:
-        image = pixels((height, width, channels), np.uint8)
+        image = noise((height, width, channels), np.uint8, seed)
         whole = sr(image, tile="whole").astype(int)
         tiled = sr(image, tile=tile).astype(int)
         difference = np.abs(whole - tiled)
@@ -161,7 +153,7 @@ class TestTensors:
         assert big.device == given_.device
 
     def test_same_values_as_an_array(self, sr: SuperResolver) -> None:
-        array = pixels((6, 5, 3), np.uint8)
+        array = noise((6, 5, 3), np.uint8)
         tensor = torch.from_numpy(array).permute(2, 0, 1)
         assert np.array_equal(sr(tensor).permute(1, 2, 0).numpy(), sr(array))
 
@@ -193,9 +185,9 @@ class TestImages:
     @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "YCbCr", "LAB", "HSV", "I;16"])
     def test_modes_come_back(self, sr: SuperResolver, mode: str) -> None:
         if mode == "I;16":
-            image = Image.fromarray(pixels((5, 7), np.uint16))
+            image = Image.fromarray(noise((5, 7), np.uint16))
         else:
-            image = Image.fromarray(pixels((5, 7, 3), np.uint8)).convert("RGB")
+            image = Image.fromarray(noise((5, 7, 3), np.uint8)).convert("RGB")
             if mode == "LAB":
                 image = Image.frombytes("LAB", image.size, image.tobytes())
             else:
@@ -205,15 +197,15 @@ class TestImages:
 
     @pytest.mark.parametrize(("mode", "result"), [("1", "L"), ("P", "RGB"), ("CMYK", "RGB")])
     def test_modes_that_must_change(self, sr: SuperResolver, mode: str, result: str) -> None:
-        image = Image.fromarray(pixels((5, 7, 3), np.uint8)).convert(mode)
+        image = Image.fromarray(noise((5, 7, 3), np.uint8)).convert(mode)
         assert sr(image).mode == result
 
     def test_same_pixels_as_an_array(self, sr: SuperResolver) -> None:
-        array = pixels((6, 5, 3), np.uint8)
+        array = noise((6, 5, 3), np.uint8)
         assert np.array_equal(np.asarray(sr(Image.fromarray(array))), sr(array))
 
     def test_a_path_gives_an_upright_image(self, sr: SuperResolver, tmp_path: Path) -> None:
-        image = Image.fromarray(pixels((5, 7, 3), np.uint8))
+        image = Image.fromarray(noise((5, 7, 3), np.uint8))
         exif = Image.Exif()
         exif[0x0112] = 6
         image.save(tmp_path / "turned.png", exif=exif)
@@ -233,7 +225,7 @@ class TestFiles:
     @pytest.fixture
     def photo(self, tmp_path: Path) -> Path:
         path = tmp_path / "photo ünïcode 100%.png"
-        Image.fromarray(pixels((30, 50, 3), np.uint8)).save(path)
+        Image.fromarray(noise((30, 50, 3), np.uint8)).save(path)
         return path
 
     def test_same_pixels_as_in_memory(self, sr: SuperResolver, photo: Path, tmp_path: Path) -> None:
@@ -245,7 +237,7 @@ class TestFiles:
                 assert np.array_equal(np.asarray(big), np.asarray(sr(small)))
 
     def test_alpha_in_bands_equals_alpha_in_memory(self, sr: SuperResolver, tmp_path: Path) -> None:
-        Image.fromarray(pixels((40, 9, 4), np.uint8)).save(tmp_path / "sprite.png")
+        Image.fromarray(noise((40, 9, 4), np.uint8)).save(tmp_path / "sprite.png")
         sr.upscale_file(tmp_path / "sprite.png", tmp_path / "big.png", tile=3)
         with Image.open(tmp_path / "big.png") as big, Image.open(tmp_path / "sprite.png") as small:
             difference = np.asarray(big).astype(int) - np.asarray(sr(small))
@@ -283,7 +275,7 @@ class TestFiles:
     def test_progress_over_the_frames_of_an_animation(
         self, sr: SuperResolver, tmp_path: Path
     ) -> None:
-        frames = [Image.fromarray(pixels((6, 6, 3), np.uint8)) for _ in range(3)]
+        frames = [Image.fromarray(noise((6, 6, 3), np.uint8, n)) for n in range(3)]
         frames[0].save(
             tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=[50, 60, 70]
         )
@@ -313,7 +305,7 @@ class TestFiles:
         assert capsys.readouterr().err == ""
 
     def test_what_is_lost_is_warned_of(self, sr: SuperResolver, tmp_path: Path) -> None:
-        Image.fromarray(pixels((4, 4, 4), np.uint8)).save(tmp_path / "sprite.png")
+        Image.fromarray(noise((4, 4, 4), np.uint8)).save(tmp_path / "sprite.png")
         with pytest.warns(ImageWarning, match="transparency"):
             result = sr.upscale_file(tmp_path / "sprite.png", tmp_path / "flat.jpg")
         assert any("transparency" in sentence for sentence in result.warnings)
@@ -391,7 +383,7 @@ class TestOutputSize:
         assert np.abs(big.astype(np.float64) - expected).max() <= level
 
     def test_at_the_networks_scale_nothing_changes(self, sr: SuperResolver) -> None:
-        rgba = pixels((9, 7, 4), np.uint8)
+        rgba = noise((9, 7, 4), np.uint8)
         plain = sr(rgba)
         for asked in ({"outscale": 4}, {"size": (28, 36)}, {"size": (28, None)}):
             assert np.array_equal(sr(rgba, **asked), plain)
@@ -401,7 +393,7 @@ class TestOutputSize:
     def test_above_it_the_network_runs_over_its_own_result(
         self, sr: SuperResolver, shape: tuple[int, ...], tile: Any
     ) -> None:
-        image = pixels(shape, np.uint8)
+        image = noise(shape)
         twice = sr(sr(image))
         big = sr(image, outscale=16, tile=tile).astype(int)
         assert big.shape == twice.shape
@@ -412,7 +404,7 @@ class TestOutputSize:
         assert np.abs(found.reshape(expected.shape) - expected).max() <= 1
 
     def test_alpha_above_it_is_smooth(self, sr: SuperResolver) -> None:
-        sprite = pixels((8, 8, 4), np.uint8)
+        sprite = noise((8, 8, 4), np.uint8)
         sprite[..., 3] = 0
         sprite[:, 4:, 3] = 255
         alpha = sr(sprite, outscale=10)[..., 3].astype(int)
@@ -422,7 +414,7 @@ class TestOutputSize:
         assert (np.diff(alpha, axis=1) >= 0).all()
 
     def test_every_kind_of_input_takes_a_size(self, sr: SuperResolver, tmp_path: Path) -> None:
-        rgb = pixels((10, 20, 3), np.uint8)
+        rgb = noise((10, 20, 3), np.uint8)
         expected = sr(rgb, size=(50, None))
         assert expected.shape == (25, 50, 3)
         image = Image.fromarray(rgb)
@@ -440,14 +432,14 @@ class TestOutputSize:
         exif = Image.Exif()
         exif[0x0112] = 6
         exif.get_ifd(0x8769)[0xA002], exif.get_ifd(0x8769)[0xA003] = 20, 10
-        Image.fromarray(pixels((10, 20, 3), np.uint8)).save(tmp_path / "in.jpg", exif=exif)
+        Image.fromarray(noise((10, 20, 3), np.uint8)).save(tmp_path / "in.jpg", exif=exif)
         sr.upscale_file(tmp_path / "in.jpg", tmp_path / "out.jpg", outscale=1.5)
         with Image.open(tmp_path / "out.jpg") as big:
             details = big.getexif().get_ifd(0x8769)
             assert (details[0xA002], details[0xA003]) == big.size == (15, 30)
 
     def test_the_plan_and_the_progress_know_the_size(self, sr: SuperResolver) -> None:
-        image = pixels((40, 50, 3), np.uint8)
+        image = noise((40, 50, 3), np.uint8)
         steps: list[tuple[int, int]] = []
         sr(image, outscale=6, tile=16, progress=lambda *step: steps.append(step))
         plan = sr.plan(40, 50, outscale=6, tile=16)
@@ -472,7 +464,7 @@ class TestOutputSize:
     )
     def test_sizes_that_mean_nothing(self, sr: SuperResolver, asked: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=r"\.$"):
-            sr(pixels((4, 4, 3), np.uint8), **asked)
+            sr(noise((4, 4, 3), np.uint8), **asked)
 
 
 class TestOptions:
@@ -502,7 +494,7 @@ class TestOptions:
             SuperResolver.from_pretrained(**options)(np.zeros((2, 2), np.uint8))
 
     def test_strength(self, bundled: Path) -> None:
-        image = pixels((6, 6, 3), np.float32)
+        image = noise((6, 6, 3), np.float32)
         faithful, perceptual = (
             SuperResolver.from_pretrained(name)(image) for name in ("srresnet", "srgan")
         )
@@ -516,7 +508,7 @@ class TestOptions:
             SuperResolver.from_pretrained("srresnet", strength=0.5)
 
     def test_several_threads_give_what_one_gives(self, sr: SuperResolver) -> None:
-        images = [pixels((11 + n, 17 - n, 3), np.uint8) for n in range(6)]
+        images = [noise((11 + n, 17 - n, 3), np.uint8, n) for n in range(6)]
         expected = [sr(image) for image in images]
         found: dict[int, np.ndarray] = {}
 
@@ -553,7 +545,7 @@ class TestSaving:
         sr = SuperResolver.from_pretrained(strength=0.3)
         sr.save_pretrained(tmp_path / "blend")
         again = SuperResolver.from_pretrained(tmp_path / "blend")
-        image = pixels((5, 5, 3), np.uint8)
+        image = noise((5, 5, 3), np.uint8)
         assert np.array_equal(again(image), sr(image))
         card = (tmp_path / "blend" / "README.md").read_text(encoding="utf-8")
         assert card.startswith("---\nlicense: mit\n")

@@ -118,17 +118,3 @@ def test_a_file_that_cannot_seek_gets_the_same_bytes() -> None:
     writer.finish()
     writer.close()
     assert pipe.data == encode(pixels, band=10)
-
-
-def test_rows_may_be_reused_by_the_caller() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 50, 3), np.uint8)
-    file = io.BytesIO()
-    writer = tiff.TiffWriter(file, (50, 64), 3, pixels.dtype, Metadata())
-    buffer = np.empty((8, 50, 3), np.uint8)
-    for top in range(0, 64, 8):
-        buffer[...] = pixels[top : top + 8]
-        writer.write(buffer)
-    buffer[...] = 0
-    writer.finish()
-    writer.close()
-    assert np.array_equal(decode(file.getvalue()), pixels)

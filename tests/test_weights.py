@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import COMMITS, Hub, make_model
+from helpers import COMMITS, Hub, make_model
 
 from srgan_infer import weights
 from srgan_infer.errors import WeightsError

@@ -1,0 +1,115 @@
+"""What several tests make: images of noise, tiny models, a stand-in for the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import http.server
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+COMMITS = {"main": "a" * 40, "v1": "b" * 40}
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """Answers as the Hub does for ``/user/repo/resolve/revision/file``.
+
+    ``files`` maps (repository, commit, file name) to content, ``mode`` says how it
+    misbehaves, ``requests`` is what it was asked.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.reset()
+
+    def reset(self) -> None:
+        self.files: dict[tuple[str, str, str], bytes] = {}
+        self.mode = "well"
+        self.requests: list[str] = []
+
+    def add(self, repo: str, folder: Path, commit: str = COMMITS["main"]) -> None:
+        for path in folder.iterdir():
+            self.files[repo, commit, path.name] = path.read_bytes()
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def refuse(self, status: int, code: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.refuse(401, "Unauthorized")
+
+    def do_HEAD(self) -> None:
+        self.do_GET(body=False)
+
+    def do_GET(self, body: bool = True) -> None:
+        self.server.requests.append(f"{self.command} {self.path}")
+        if self.path.startswith("/api/"):
+            return self.refuse(401, "Unauthorized")
+        owner, name, _, revision, file = self.path.lstrip("/").split("/")
+        repo = f"{owner}/{name}"
+        if self.server.mode == "private":
+            return self.refuse(401, "RepoNotFound")
+        if self.server.mode == "gated":
+            return self.refuse(403, "GatedRepo")
+        if self.server.mode == "ill":
+            return self.refuse(418, "Teapot")
+        if self.server.mode == "token" and self.headers["Authorization"] != "Bearer hf_secret":
+            return self.refuse(401, "RepoNotFound")
+        if repo not in {key[0] for key in self.server.files}:
+            return self.refuse(404, "RepoNotFound")
+        commit = COMMITS.get(revision, revision)
+        if (repo, commit) not in {key[:2] for key in self.server.files}:
+            return self.refuse(404, "RevisionNotFound")
+        content = self.server.files.get((repo, commit, file))
+        if content is None:
+            return self.refuse(404, "EntryNotFound")
+        start = 0
+        if span := self.headers["Range"]:
+            start = int(span.removeprefix("bytes=").split("-")[0])
+        self.send_response(206 if start else 200)
+        self.send_header("X-Repo-Commit", commit)
+        self.send_header("ETag", f'"{commit[:4]}-{file}-{len(content)}"')
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(content) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.end_headers()
+        if body:
+            cut = self.server.mode == "truncating" and file.endswith(".safetensors")
+            self.wfile.write(content[start : len(content) // 2 if cut else None])
+
+
+def noise(
+    shape: tuple[int, ...], dtype: npt.DTypeLike = np.uint8, seed: int = 0
+) -> npt.NDArray[Any]:
+    """Random values over all the range of a dtype; floats in [0, 1)."""
+    values = np.random.default_rng(seed).random(shape)
+    if np.dtype(dtype).kind == "f":
+        return values.astype(dtype)
+    return (values * np.iinfo(np.dtype(dtype)).max).round().astype(dtype)
+
+
+def make_model(folder: Path, seed: int = 0, half: bool = False) -> Path:
+    from srgan_infer import weights
+    from srgan_infer.network.generator import Generator, GeneratorConfig
+
+    torch.manual_seed(seed)
+    config = GeneratorConfig(channels=8, blocks=2, input_skip="bilinear")
+    generator = Generator(config)
+    weights.save(folder, config, generator.state_dict(), "---\nlicense: mit\n---\n", half)
+    return folder
