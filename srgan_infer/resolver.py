@@ -552,6 +552,51 @@ class SuperResolver:
         """Write the model to a folder that :meth:`from_pretrained` and the Hub understand."""
         weights.store(self._weights, Path(folder))
 
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fixed: int | None = None,
+        half: bool = False,
+        overwrite: bool = True,
+    ) -> None:
+        """Write the model as one file for other programs.
+
+        ``.onnx`` is for ONNX Runtime, OpenCV and all that read this format. Its input
+        ``input`` is N×3×H×W float32, RGB in [0, 1]; its output ``output`` is
+        N×3×(scale·H)×(scale·W) float32, not clipped. Before it is written its result is
+        compared with this library's in ONNX Runtime. The scale, the halo that a tile
+        needs, the SHA-256 of the weights, the model's name and licence are in its
+        ``metadata_props``. It takes the extra ``srgan-infer[export]``.
+
+        ``.safetensors`` is for programs that load models through spandrel; see
+        :mod:`srgan_infer.spandrel`.
+
+        Parameters
+        ----------
+        path
+            Ends in ``.onnx`` or ``.safetensors``.
+        fixed
+            Height and width, in pixels, that the ONNX file takes, one image at a time;
+            images of any size if ``None``.
+        half
+            Store float16, and compute in it: half the size. Input and output stay
+            float32 in ONNX.
+        overwrite
+            Replace a file that exists; otherwise it is an error.
+
+        Raises
+        ------
+        UpscaleError
+            If packages are missing, or if the result is not the same: more than 1e-4
+            off, 4e-3 with ``half``. Nothing is written then.
+        ValueError
+            If an option has a value that means nothing.
+        OSError
+            If the disk is full or may not be written.
+        """
+        weights.export(self._weights, Path(path), fixed=fixed, half=half, overwrite=overwrite)
+
     def push_to_hub(
         self,
         repo_id: str,

@@ -49,7 +49,8 @@ def expected(network: Generator, image: np.ndarray[Any, Any]) -> np.ndarray[Any,
     """Whole-image inference in plain PyTorch, in levels."""
     x = torch.from_numpy(image[..., :3]).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
-        return network(x)[0].permute(1, 2, 0).clamp(0, 1).numpy() * 255
+        y: torch.Tensor = network(x)
+    return y[0].permute(1, 2, 0).clamp(0, 1).numpy() * 255
 
 
 SAVED: dict[tuple[int, str], Path] = {}

@@ -84,6 +84,15 @@ def _main(arguments: Sequence[str]) -> int:
         from srgan_infer.cli.doctor import examine
 
         return examine(args.device, as_json=args.json)
+    if args.export or args.convert:
+        from srgan_infer.cli import models
+
+        try:
+            return models.export(args) if args.export else models.convert(args)
+        except (UpscaleError, ValueError) as error:
+            return _refuse(str(error))
+        except OSError as error:
+            return _refuse(_system_reason(error))
     if not args.inputs:
         parser.print_usage(sys.stderr)
         return _refuse("Name at least one image, or - for standard input.")
@@ -148,6 +157,22 @@ def _parser() -> argparse.ArgumentParser:
         "folder or user/repo",
     )
     add("--strength", type=float, metavar="S", help="blend, 0 is srresnet and 1 is srgan")
+    add(
+        "--export",
+        metavar="FILE",
+        default=None,
+        help="write the model for other programs: .onnx, or .safetensors for spandrel",
+    )
+    add("--fixed", type=int, metavar="N", default=None, help="ONNX for images of NxN only")
+    add("--half", action="store_true", default=False, help="export in float16, half the size")
+    add(
+        "--convert",
+        nargs=2,
+        metavar=("CHECKPOINT", "FOLDER"),
+        default=None,
+        help="make a model of another repository's SRGAN checkpoint",
+    )
+    add("--licence", metavar="TEXT", default=None, help="of the checkpoint, for its model card")
     group = parser.add_argument_group("computing")
     add = group.add_argument
     add("--device", metavar="D", default="auto", help="auto, cpu, mps, cuda, or cuda:0,cuda:1")

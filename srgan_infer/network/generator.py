@@ -46,6 +46,10 @@ class GeneratorConfig:
     input_skip
         ``"none"``, or how the low-resolution input is upscaled before it is
         added to the output: ``"nearest"`` or ``"bilinear"``.
+    input_mean
+        Red, green and blue that are subtracted from the input in front of the first
+        convolution, which adds its zeros afterwards: a network that was trained on
+        normalised images sees its mean colour around the image, not black.
 
     Raises
     ------
@@ -62,6 +66,7 @@ class GeneratorConfig:
     activation: str = "prelu"
     output_activation: str = "none"
     input_skip: str = "none"
+    input_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         for name in ("channels", "blocks", "stem_kernel", "body_kernel", "output_kernel", "scale"):
@@ -82,6 +87,13 @@ class GeneratorConfig:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}."
                 )
+        mean = self.input_mean
+        if (
+            type(mean) is not tuple
+            or len(mean) != 3
+            or not all(type(value) in (int, float) and math.isfinite(value) for value in mean)
+        ):
+            raise ValueError(f"input_mean must be three numbers, not {mean!r}.")
 
     @property
     def doublings(self) -> int:
@@ -103,8 +115,13 @@ class GeneratorConfig:
         return max(halo, int(self.input_skip == "bilinear"))
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-ready values."""
-        return asdict(self)
+        """The fields as JSON-ready values.
+
+        Without ``input_mean`` where there is none, for releases that do not know it.
+        """
+        values = asdict(self)
+        mean = values.pop("input_mean")
+        return {**values, "input_mean": list(mean)} if any(mean) else values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> GeneratorConfig:
@@ -112,6 +129,8 @@ class GeneratorConfig:
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"unknown generator field: {', '.join(unknown)}.")
+        if isinstance(values.get("input_mean"), list):
+            values = {**values, "input_mean": tuple(values["input_mean"])}
         return cls(**values)
 
 
@@ -197,12 +216,17 @@ class Generator(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The trunk: N×3×H×W → N×channels×H×W, before any upscaling."""
-        features: Tensor = self.stem_activation(self.stem(x))
+        features: Tensor = self.stem_activation(self.stem(centred(self.config, x)))
         skip = features
         for block in self.blocks:
             features = block(features)
         trunk: Tensor = self.trunk(features)
         return skip + trunk
+
+
+def centred(config: GeneratorConfig, x: Tensor) -> Tensor:
+    """The input, N×3×H×W, as the first convolution takes it."""
+    return x - x.new_tensor(config.input_mean)[:, None, None] if any(config.input_mean) else x
 
 
 def finish(config: GeneratorConfig, raw: Tensor, x: Tensor) -> Tensor:

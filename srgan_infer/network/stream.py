@@ -18,7 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from srgan_infer.network.generator import Generator, GeneratorConfig, convolution_before_shuffle
+from srgan_infer.network.generator import (
+    Generator,
+    GeneratorConfig,
+    centred,
+    convolution_before_shuffle,
+)
 from srgan_infer.network.streaming import (
     Convolution,
     FeatureBuffer,
@@ -155,6 +160,7 @@ class RowStream:
     def __init__(
         self, network: Network, tail_rows: int | None = None, room: FeatureBuffer | None = None
     ) -> None:
+        self.config = network.config
         self.tail_rows = tail_rows
         self.room = room or FeatureBuffer()
         self.stem = Convolution(network.stem)
@@ -187,7 +193,7 @@ class RowStream:
             self._start(rows)
         self.tallest = max(self.tallest, rows.shape[2])
         self.input_skip.feed(rows)
-        x = self.stem.push(rows, last).to(rows.dtype)
+        x = self.stem.push(centred(self.config, rows), last).to(rows.dtype)
         self.skip.push(x)
         for features, end in self._trunk(self._strip(x), last, 0):
             rest = torch.split(features, self.tail_rows or max(features.shape[2], 1), 2)

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 from srgan_infer.errors import WeightsError
+from srgan_infer.weights.convert import convert
+from srgan_infer.weights.export import export
 from srgan_infer.weights.folder import (
     CARD_FILE,
     CONFIG_FILE,
@@ -34,6 +36,8 @@ __all__ = [
     "blend",
     "build",
     "bundled",
+    "convert",
+    "export",
     "fetch",
     "load",
     "push",
