@@ -177,6 +177,7 @@ class SuperResolver:
         token: str | bool | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        timeout: float = weights.TIMEOUT,
     ) -> SuperResolver:
         """Load a model by name.
 
@@ -193,6 +194,8 @@ class SuperResolver:
             As in :class:`SuperResolver`.
         revision, cache_dir, token, local_files_only, force_download
             Of a Hub repository, as in ``huggingface_hub.hf_hub_download``.
+        timeout
+            Seconds that fetching from the Hub may take in all, whatever it does.
 
         Raises
         ------
@@ -209,6 +212,7 @@ class SuperResolver:
                 token=token,
                 local_files_only=local_files_only,
                 force_download=force_download,
+                timeout=timeout,
             )
         elif model == weights.DEFAULT:
             loaded = weights.blend(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import socket
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +82,8 @@ class Answer(http.server.BaseHTTPRequestHandler):
         content = self.server.files.get((repo, commit, file))
         if content is None:
             return self.refuse(404, "EntryNotFound")
+        if owner == "slow" and not self.answer_slowly(name, file):
+            return None
         start = 0
         if span := self.headers["Range"]:
             start = int(span.removeprefix("bytes=").split("-")[0])
@@ -92,6 +98,35 @@ class Answer(http.server.BaseHTTPRequestHandler):
         if body:
             cut = self.server.mode == "truncating" and file.endswith(".safetensors")
             self.wfile.write(content[start : len(content) // 2 if cut else None])
+        return None
+
+    def answer_slowly(self, manner: str, file: str) -> bool:
+        """As Hubs in trouble do; whether the file is to be sent after all."""
+        if manner == "retry-later":
+            self.send_response(429)
+            self.send_header("Retry-After", "3600")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif manner in ("trickling", "stalling"):
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", COMMITS["main"])
+            self.send_header("ETag", '"tag"')
+            self.send_header("Content-Length", "5000")
+            self.end_headers()
+            with contextlib.suppress(OSError):  # the other side has left
+                while self.command == "GET":
+                    self.wfile.write(b" ")
+                    time.sleep(0.05 if manner == "trickling" else 400)
+        elif file == "README.md" and manner == "card-500":
+            self.refuse(500, "Broken")
+        elif file == "README.md" and manner == "card-reset":
+            lingering = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingering)
+            self.close_connection = True
+            self.connection.close()
+        else:
+            return True
+        return False
 
 
 def noise(

@@ -22,7 +22,7 @@ from srgan_infer.weights.folder import (
     save,
     store,
 )
-from srgan_infer.weights.hub import fetch, push
+from srgan_infer.weights.hub import TIMEOUT, fetch, push
 
 __all__ = [
     "CARD_FILE",
@@ -31,6 +31,7 @@ __all__ = [
     "FAITHFUL",
     "PERCEPTUAL",
     "PHOTO",
+    "TIMEOUT",
     "WEIGHTS_FILE",
     "Weights",
     "blend",
@@ -59,6 +60,7 @@ def load(
     token: str | bool | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
+    timeout: float = TIMEOUT,
 ) -> Weights:
     """Find a model, check it and read it.
 
@@ -77,6 +79,8 @@ def load(
         Use what the cache has, without asking the Hub.
     force_download
         Fetch from the Hub even if the cache has the files.
+    timeout
+        Seconds that fetching may take in all, whatever the Hub does.
 
     Returns
     -------
@@ -91,10 +95,10 @@ def load(
     name = os.fspath(model)
     if isinstance(model, str) and model in bundled():
         return read(bundled_folder(model), name)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(name))
+    if os.path.isdir(folder):
         return read(folder, name)
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise WeightsError(
             f"{name} is a file, but a model is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}; "
             "give the folder."
@@ -107,9 +111,10 @@ def load(
             token=token,
             local_files_only=local_files_only,
             force_download=force_download,
+            timeout=timeout,
         )
         return read(folder, name, "load it again with force_download=True")
     raise WeightsError(
-        f"There is no model {name!r}; bundled are {', '.join(bundled()) or 'none'}, "
+        f"There is no model {name[:200]!r}; bundled are {', '.join(bundled()) or 'none'}, "
         "anything else is a folder that exists or a Hub repository 'user/repo'."
     )

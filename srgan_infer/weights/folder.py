@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ FORMAT = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+CONFIG_HASH = "config_sha256"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "pretrained"
 _STORED_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -85,7 +87,8 @@ def read(folder: Path, name: str, remedy: str = "fetch the folder again") -> Wei
     WeightsError
         If a file is missing or damaged, or describes another kind of model.
     """
-    config, sha256 = _read_config(folder, name)
+    values = _read_config(folder, name)
+    config, sha256 = _description(values, folder / CONFIG_FILE, name)
     path = folder / WEIGHTS_FILE
     try:
         data = path.read_bytes()
@@ -95,85 +98,116 @@ def read(folder: Path, name: str, remedy: str = "fetch the folder again") -> Wei
         raise WeightsError(f"{name} has no {WEIGHTS_FILE}{hint}; {remedy}.") from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except MemoryError as error:
+        raise WeightsError(f"{path} is too large for the memory of this machine.") from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
-        what = "is cut short" if _is_truncated(data) else "is damaged or was replaced"
         raise WeightsError(
-            f"{path} {what} (SHA-256 {found[:12]}…, {CONFIG_FILE} says {sha256[:12]}…); {remedy}."
+            f"{path} is damaged, cut short or was replaced (SHA-256 {found[:12]}…, "
+            f"{CONFIG_FILE} says {sha256[:12]}…); {remedy}."
         )
     try:
         state = safetensors_torch.load(data)
-    except (SafetensorError, ValueError) as error:
-        raise WeightsError(f"{path} is not a safetensors file ({error}); {remedy}.") from error
+    except (SafetensorError, ValueError, RuntimeError, MemoryError) as error:
+        raise WeightsError(
+            f"{path} is not a safetensors file ({_brief(error)}); {remedy}."
+        ) from error
     _check_tensors(path, config, state)
+    # Last, so that what is said first is what is wrong.
+    if values.get(CONFIG_HASH) != config_hash(values):
+        raise WeightsError(
+            f"{folder / CONFIG_FILE} was changed or is not the one that was written "
+            f"({CONFIG_HASH} does not fit); {remedy}, or export the model again."
+        )
     return Weights(name, config, {k: v.float() for k, v in state.items()}, found, folder)
 
 
-def _is_truncated(data: bytes) -> bool:
-    """Whether safetensors data ends before its header says."""
-    header = 8 + int.from_bytes(data[:8], "little")
-    if len(data) < max(header, 8):
-        return True
-    try:
-        entries: dict[str, Any] = json.loads(data[8:header])
-        ends = [v["data_offsets"][1] for k, v in entries.items() if k != "__metadata__"]
-        return len(data) < header + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return False
+def config_hash(values: Mapping[str, Any]) -> str:
+    """SHA-256 of a description as JSON with sorted keys and no spaces, without its own hash.
+
+    It covers the SHA-256 of the weights too, so config and weights are those that were
+    written together.
+    """
+    rest = {key: value for key, value in values.items() if key != CONFIG_HASH}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_config(folder: Path, name: str) -> tuple[GeneratorConfig, str]:
-    """The network's description and the SHA-256 its weights must have."""
+def _read_config(folder: Path, name: str) -> dict[str, Any]:
+    """The description of a model of ours, not yet looked at."""
     path = folder / CONFIG_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        config_hash(values if isinstance(values, dict) else {})
     except FileNotFoundError:
         raise WeightsError(
             f"{name} has no {CONFIG_FILE}, so it is no srgan-infer model; check the name."
         ) from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise WeightsError(f"{path} is not valid JSON ({error}); fetch it again.") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise WeightsError(
+            f"{path} is not valid JSON ({_brief(error)}); fetch it again."
+        ) from error
     if not isinstance(values, dict) or values.get("architecture") != ARCHITECTURE:
         kind = values.get("architecture") if isinstance(values, dict) else None
-        found = f"says {kind!r}" if kind is not None else "names none"
+        found = f"says {reprlib.repr(kind)}" if kind is not None else "names none"
         raise WeightsError(
             f"{name} is of a foreign architecture ({CONFIG_FILE} {found}, srgan-infer reads "
             f"{ARCHITECTURE!r}); choose another model."
         )
+    return values
+
+
+def _description(values: Mapping[str, Any], path: Path, name: str) -> tuple[GeneratorConfig, str]:
+    """The network, and the SHA-256 that its weights must have."""
     version = values.get("format")
-    if type(version) is not int or version > FORMAT:
+    if type(version) is not int or version < 1:
         raise WeightsError(
-            f"{name} has format {version!r}, newer than this srgan-infer reads ({FORMAT}); "
-            "run `pip install -U srgan-infer`."
-        )
-    sha256 = values.get("sha256")
-    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise WeightsError(
-            f"{path} lacks the SHA-256 of {WEIGHTS_FILE}, so the weights cannot be checked; "
+            f"{path} has the format {reprlib.repr(version)}, which there is not; "
             "export the model again."
         )
+    if version > FORMAT:
+        raise WeightsError(
+            f"{name} has format {reprlib.repr(version)}, newer than this srgan-infer reads "
+            f"({FORMAT}); run `pip install -U srgan-infer`."
+        )
+    for key, what in (("sha256", WEIGHTS_FILE), (CONFIG_HASH, CONFIG_FILE)):
+        if not re.fullmatch("[0-9a-f]{64}", str(values.get(key))):
+            raise WeightsError(
+                f"{path} lacks the SHA-256 of {what}, so the model cannot be checked; "
+                "export it again."
+            )
     try:
-        config = GeneratorConfig.from_dict(values["generator"])
+        return GeneratorConfig.from_dict(values["generator"]), str(values["sha256"])
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"{path} does not describe a generator ({error}); "
+            f"{path} does not describe a generator ({_brief(error)}); "
             "run `pip install -U srgan-infer` or export the model again."
         ) from error
-    return config, sha256
+
+
+def _brief(error: BaseException) -> str:
+    """What an error says, in few words even if it quotes a file."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _check_tensors(path: Path, config: GeneratorConfig, state: Mapping[str, Tensor]) -> None:
     """Names, shapes and types must be those of the described network."""
-    # An absurd number of blocks in a config must not build an absurd network first.
-    if config.blocks > len(state):
+    # Absurd numbers in a config must not build an absurd network first.
+    if config.blocks > len(state) or config.doublings > len(state):
         raise WeightsError(
             f"{path} has {len(state)} tensors, too few for the {config.blocks} blocks that its "
             f"{CONFIG_FILE} describes; export the model again."
         )
-    with torch.device("meta"):
-        expected = Generator(config).state_dict()
+    try:
+        with torch.device("meta"):
+            expected = Generator(config).state_dict()
+    except (RuntimeError, OverflowError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path.with_name(CONFIG_FILE)} describes a network that cannot be "
+            f"({_brief(error)}); export the model again."
+        ) from error
     for problem, names in (
         ("lacks", expected.keys() - state.keys()),
         ("has the unknown", state.keys() - expected.keys()),
@@ -194,6 +228,11 @@ def _check_tensors(path: Path, config: GeneratorConfig, state: Mapping[str, Tens
             raise WeightsError(
                 f"{path}: tensor {key} is {tensor.dtype}, but weights are stored as float32 or "
                 "float16; export the model again."
+            )
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(
+                f"{path}: tensor {key} has values that are infinite or no numbers; "
+                "train or export the model again."
             )
 
 
@@ -272,19 +311,20 @@ def save(
     Raises
     ------
     WeightsError
-        If the tensors do not fit the config.
+        If the tensors do not fit the config, or are not finite.
     """
     folder = Path(folder)
     dtype = torch.float16 if half else torch.float32
     stored = {k: v.detach().to("cpu", dtype).contiguous() for k, v in state.items()}
     _check_tensors(folder / WEIGHTS_FILE, config, stored)
     data = safetensors_torch.save(stored, {"format": "pt"})
-    description = {
+    description: dict[str, Any] = {
         "architecture": ARCHITECTURE,
         "format": FORMAT,
         "generator": config.to_dict(),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
+    description[CONFIG_HASH] = config_hash(description)
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / WEIGHTS_FILE, data)
     replace_file(folder / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())

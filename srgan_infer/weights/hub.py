@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import importlib
 import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from srgan_infer.errors import WeightsError
 from srgan_infer.weights.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Weights, store
+
+Result = TypeVar("Result")
+
+# Seconds: a model of some hundred megabytes on a slow line takes minutes.
+TIMEOUT = 300.0
+CARD_SECONDS = 5.0
 
 
 def fetch(
@@ -20,6 +31,7 @@ def fetch(
     token: str | bool | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
+    timeout: float = TIMEOUT,
 ) -> Path:
     """Bring a Hub repository's model files into the cache and return their folder.
 
@@ -42,74 +54,89 @@ def fetch(
             )
         )
 
+    def model() -> Path:
+        # One after the other: snapshot_download does it in threads that Python waits for
+        # when it ends, however long the Hub keeps them.
+        folder = download(CONFIG_FILE, revision).parent
+        download(WEIGHTS_FILE, folder.name)  # the cache keeps files under snapshots/<commit>/
+        return folder
+
     try:
-        config = download(CONFIG_FILE, revision)
-        # The cache keeps files under snapshots/<commit>/.
-        commit = config.parent.name
-        download(WEIGHTS_FILE, commit)
+        folder = _within(timeout, model)
     except Exception as error:
         # The Hub library raises its own errors, those of the HTTP library of its
         # version (requests, httpx) and OSErrors; all of them mean "not fetched".
-        raise WeightsError(_hub_reason(repo, revision, error, local_files_only)) from error
-    # A repository without a card is usable.
-    with contextlib.suppress(_hub_errors().EntryNotFoundError):
-        download(CARD_FILE, commit)
-    return config.parent
+        raise WeightsError(_hub_reason(repo, revision, error)) from error
+    # A model without a card is as good, whatever became of it.
+    with contextlib.suppress(Exception):
+        _within(CARD_SECONDS, lambda: download(CARD_FILE, folder.name))
+    return folder
 
 
-def _hub_errors() -> Any:
-    """The module with the Hub library's errors, the same in versions 0.24 to 2."""
-    import huggingface_hub.utils
+def _within(seconds: float, work: Callable[[], Result]) -> Result:
+    """Do some work, for so long at most.
 
-    return huggingface_hub.utils
+    The Hub library limits each wait for data, not their number, nor how long it sleeps when
+    the Hub says so. Its thread cannot be stopped; it is left behind, and holds up nothing.
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    end = time.monotonic() + seconds
+    while True:  # in short spells, since Windows delivers Ctrl-C only in between
+        try:
+            return future.result(min(0.2, max(end - time.monotonic(), 0)))
+        except FutureTimeout:
+            if future.done():  # the work's own
+                raise
+            if time.monotonic() >= end:
+                raise TimeoutError(f"there was no end after {seconds:g} s") from None
 
 
 def _status(error: BaseException | None) -> int | None:
-    """HTTP status of an error that carries a response."""
-    return getattr(getattr(error, "response", None), "status_code", None)
+    """HTTP status of an error, or of its cause, that carries a response."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status is not None:
+            return int(status)
+        error = error.__cause__
+    return None
 
 
-def _hub_reason(repo: str, revision: str | None, error: Exception, local_files_only: bool) -> str:
+def _hub_reason(repo: str, revision: str | None, error: Exception) -> str:
     """One sentence on why a Hub download failed and what to do."""
-    hub = _hub_errors()
+    # The module with the Hub library's errors, the same in versions 0.24 to 2.
+    hub: Any = importlib.import_module("huggingface_hub.utils")
     at = f"{repo} at revision {revision!r}" if revision else repo
     status = _status(error)
-    if isinstance(error, hub.LocalEntryNotFoundError) and _status(error.__cause__):
-        # The library hides what the Hub answered behind "not in the cache".
-        return (
-            f"The Hub answered {at} with HTTP status {_status(error.__cause__)}; try again later."
-        )
-    if isinstance(error, hub.LocalEntryNotFoundError):
-        if local_files_only or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES"):
-            return (
-                f"{at} is not in the local cache and the Hub may not be asked; "
-                "load it once without local_files_only and HF_HUB_OFFLINE."
-            )
-        return (
-            f"{at} is not in the local cache and the Hub cannot be reached; "
-            "check the network, or use a bundled model, which needs none."
-        )
-    if isinstance(error, hub.GatedRepoError):
-        return (
-            f"{repo} is gated: ask for access on its Hub page, then log in with "
-            "`hf auth login` or pass token=."
-        )
-    if isinstance(error, hub.RepositoryNotFoundError) or status == 401:
-        return (
-            f"The Hub has no repository {repo}, or it is private (HTTP {status}): check the "
-            "name, and log in with `hf auth login` or pass token=."
-        )
     if isinstance(error, hub.RevisionNotFoundError):
         return f"{repo} has no revision {revision!r}; check its branches and tags on the Hub."
-    if isinstance(error, hub.EntryNotFoundError):
+    if isinstance(error, hub.EntryNotFoundError) and not isinstance(
+        error, hub.LocalEntryNotFoundError
+    ):
         return (
             f"{at} on the Hub lacks {CONFIG_FILE} or {WEIGHTS_FILE}, so it is no srgan-infer "
             "model; check the name."
         )
-    if isinstance(error, hub.HfHubHTTPError):
-        return f"The Hub answered {at} with HTTP status {status}; try again later."
-    cause = " ".join(str(error).split()) or type(error).__name__
-    return f"Fetching {at} from the Hub failed ({cause[:200]}); try again."
+    if isinstance(error, hub.RepositoryNotFoundError) or status in (401, 403):
+        return (
+            f"The Hub has no repository {repo}, or it is private or gated (HTTP {status}): check "
+            "the name, ask for access on its page if it is gated, and log in with "
+            "`hf auth login` or pass token=."
+        )
+    if isinstance(error, hub.LocalEntryNotFoundError) and status is None:
+        return (
+            f"{at} is not in the local cache, and the Hub cannot be reached or may not be asked; "
+            "check the network, local_files_only and HF_HUB_OFFLINE, or use a bundled model."
+        )
+    cause = f"HTTP status {status}" if status else " ".join(str(error).split())[:200]
+    return f"Fetching {at} from the Hub failed ({cause or type(error).__name__}); try again."
 
 
 def push(
@@ -125,21 +152,25 @@ def push(
     from huggingface_hub import HfApi
 
     api = HfApi(token=token, library_name="srgan-infer")
+
+    def upload(folder: str) -> str:
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(url.repo_id, branch=revision, exist_ok=True)
+        api.upload_folder(
+            repo_id=url.repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message,
+        )
+        return str(url)
+
     with tempfile.TemporaryDirectory() as folder:
         store(weights, Path(folder))
         try:
-            url = api.create_repo(repo, private=private, exist_ok=True)
-            if revision is not None:
-                api.create_branch(url.repo_id, branch=revision, exist_ok=True)
-            api.upload_folder(
-                repo_id=url.repo_id,
-                folder_path=folder,
-                revision=revision,
-                commit_message=commit_message,
-            )
+            return _within(TIMEOUT, lambda: upload(folder))
         except Exception as error:  # as many kinds as in fetch
             raise WeightsError(_push_reason(repo, error)) from error
-    return str(url)
 
 
 def _push_reason(repo: str, error: Exception) -> str:
