@@ -435,7 +435,7 @@ def test_several_threads_may_read_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_metadata_is_empty_where_the_file_is_silent() -> None:
-    assert open_file(saved(photo(), "PNG")).metadata == Metadata()
+    assert open_file(saved(photo(), "PNG")).metadata == Metadata(size=(23, 17))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "I;16"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from srgan_infer.images import png
-from srgan_infer.images.metadata import Metadata, PngText
+from srgan_infer.images.blocks import INCH, Density, png_text
+from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.read import open_file
 
 Array = npt.NDArray[Any]
@@ -157,12 +159,12 @@ def test_metadata_reaches_pillow() -> None:
         exif=exif.tobytes().removeprefix(b"Exif\0\0"),
         icc=b"\0" * 16 + b"RGB " + b"\0" * 108,
         xmp="<x>ü</x>".encode(),
-        dpi=(300.0, 150.0),
+        density=Density(Fraction(300), Fraction(150), INCH),
         text=(
-            PngText("Title", "plain"),
-            PngText("Author", "Łukasz"),
-            PngText("Title2", "x" * 5000),
-            PngText("Titel", "Bild", "de", "Titel"),
+            png_text("Title", "plain"),
+            png_text("Author", "Łukasz"),
+            png_text("Title2", "x" * 5000),
+            png_text("Titel", "Bild", "de", "Titel"),
         ),
         gamma=0.45455,
         comment=b"a remark",

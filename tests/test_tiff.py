@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from srgan_infer.images import sixteen_bit, tiff
+from srgan_infer.images.blocks import INCH, Density
 from srgan_infer.images.metadata import Metadata
 
 Array = npt.NDArray[Any]
@@ -75,7 +77,7 @@ def test_metadata_reaches_pillow(big: bool) -> None:
         exif=exif.tobytes().removeprefix(b"Exif\0\0"),
         icc=b"\0" * 16 + b"RGB " + b"\0" * 108,
         xmp=b"<x/>",
-        dpi=(300.0, 72.5),
+        density=Density(Fraction(300), Fraction(145, 2), INCH),
     )
     data = encode(np.zeros((3, 4, 3), np.uint8), metadata, big=big)
     image: Any = Image.open(io.BytesIO(data))

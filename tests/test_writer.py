@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from helpers import noise
 from PIL import Image, ImageCms, features
 
 from srgan_infer.errors import ImageError
+from srgan_infer.images.blocks import INCH, Density
 from srgan_infer.images.formats import FORMATS, check_output
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.read import open_file
@@ -302,7 +304,7 @@ def test_metadata_is_carried_over(tmp_path: Path, suffix: str) -> None:
         exif=exif.tobytes().removeprefix(b"Exif\0\0"),
         icc=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
         xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/" exif:PixelXDimension="8"/>',
-        dpi=(300, 300),
+        density=Density(Fraction(300), Fraction(300), INCH),
     )
     file = tmp_path / f"a.{suffix}"
     write(file, gradient(3), metadata=metadata)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
+Finish = Callable[[BinaryIO], Iterable[bytes]]
 # What is kept of a file for a stream that cannot seek; the rest goes to a temporary file.
 SPOOL_BYTES = 32 << 20
 
@@ -21,12 +23,16 @@ class EncoderOutput(io.RawIOBase):
     ----------
     stream
         Open for writing; one that cannot seek gets the file at the end.
+    finish
+        Makes the bytes of the final file from what the encoder has written; None if that
+        is the file.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, finish: Finish | None = None) -> None:
         self._stream = stream
+        self._finish = finish
         self._file: Any = stream
-        if not stream.seekable():
+        if finish is not None or not stream.seekable():
             self._file = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115
         self._failure: BaseException | None = None
 
@@ -66,7 +72,10 @@ class EncoderOutput(io.RawIOBase):
                 raise self._failure
             if error is None and self._file is not self._stream:
                 self._file.seek(0)
-                shutil.copyfileobj(self._file, self._stream, 1 << 20)
+                if self._finish is None:
+                    shutil.copyfileobj(self._file, self._stream, 1 << 20)
+                else:
+                    self._stream.writelines(self._finish(self._file))
         finally:
             if self._file is not self._stream:
                 self._file.close()

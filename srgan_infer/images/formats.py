@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -13,8 +13,10 @@ import numpy.typing as npt
 from PIL import Image, features
 
 from srgan_infer.errors import ImageError
+from srgan_infer.images import embed
 from srgan_infer.images.encoder_output import EncoderOutput
-from srgan_infer.images.metadata import EXIF_PREFIX, Metadata
+from srgan_infer.images.keeping import fit
+from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.png import PngWriter
 from srgan_infer.images.tiff import TiffWriter
 
@@ -86,8 +88,6 @@ class Format:
         floating point.
     mask
         Whether a pixel is either transparent or not.
-    keeps
-        The fields of :class:`Metadata` that Pillow's encoder is given.
     options
         What else Pillow's encoder is told.
     lossless
@@ -109,7 +109,6 @@ class Format:
     sixteen_bit: bool = False
     float32: bool = False
     mask: bool = False
-    keeps: frozenset[str] = frozenset()
     options: Mapping[str, Any] = field(default_factory=dict)
     lossless: Mapping[str, Any] = field(default_factory=dict)
     quality: int | None = None
@@ -144,6 +143,7 @@ class PillowSink:
         self._mode = ("L", "LA", "RGB", "RGBA")[content.channels - 1]
         self._size = content.size
         self._options = save_options(kind, content)
+        self._metadata = content.metadata
         self._frames: list[Image.Image] = []
         self._top = content.size[1]
 
@@ -170,7 +170,11 @@ class PillowSink:
         first, *others = self._frames
         if others:
             self._options |= {"save_all": True, "append_images": others}
-        with EncoderOutput(self._stream) as output:
+        finish = FINISH.get(self._kind.name)
+        metadata = self._metadata
+        with EncoderOutput(
+            self._stream, finish and (lambda file: finish(file, metadata))
+        ) as output:
             first.save(cast(BinaryIO, output), self._kind.name, **self._options)
 
     def close(self) -> None:
@@ -181,10 +185,16 @@ class PillowSink:
 def save_options(kind: Format, content: Content) -> dict[str, Any]:
     """What ``Image.save`` is told: quality, metadata, timing."""
     metadata = content.metadata
-    kept = {name: getattr(metadata, name) for name in kind.keeps}
-    if kept.get("exif"):
-        kept["exif"] = EXIF_PREFIX + metadata.exif
-    options = {PILLOW_NAMES.get(name, name): value for name, value in kept.items() if value}
+    options: dict[str, Any] = {}
+    if kind.name in ("WEBP", "AVIF"):
+        options = {"icc_profile": metadata.icc, "xmp": metadata.xmp, "exif": metadata.exif}
+        if kind.name == "AVIF":
+            options["exif"] = embed.avif_exif(metadata.exif)
+        options = {name: value for name, value in options.items() if value}
+    elif kind.name == "BMP" and metadata.dpi:
+        options["dpi"] = metadata.dpi
+    elif kind.name in ("GIF", "JPEG2000") and metadata.comment:
+        options["comment"] = metadata.comment
     options |= kind.options
     if kind.quality is not None:
         options["quality"] = kind.quality if content.quality is None else content.quality
@@ -201,8 +211,13 @@ def save_options(kind: Format, content: Content) -> dict[str, Any]:
     return options
 
 
-# What Image.save calls the fields of Metadata that it calls otherwise.
-PILLOW_NAMES = {"icc": "icc_profile"}
+# Who puts the metadata in that Pillow's encoder has no argument for, or changes.
+FINISH: dict[str, Callable[[BinaryIO, Metadata], Iterator[bytes]]] = {
+    "JPEG": embed.jpeg,
+    "PNG": embed.png,
+    "AVIF": embed.avif,
+    "JPEG2000": embed.jpeg2000,
+}
 
 
 def encode_png(stream: BinaryIO, kind: Format, content: Content) -> Sink:
@@ -225,7 +240,6 @@ FORMATS = (
         grey_alpha=True,
         animated=True,
         sixteen_bit=True,
-        keeps=frozenset({"icc", "exif", "dpi"}),
     ),
     Format(
         "JPEG",
@@ -233,7 +247,6 @@ FORMATS = (
         PillowSink,
         edge=65500,
         alpha=False,
-        keeps=frozenset({"icc", "exif", "xmp", "dpi", "comment"}),
         options={"subsampling": 0, "optimize": False},
         quality=95,
     ),
@@ -243,7 +256,6 @@ FORMATS = (
         PillowSink,
         edge=16383,
         animated=True,
-        keeps=frozenset({"icc", "exif", "xmp"}),
         lossless={"lossless": True},
         quality=95,
         feature="webp",
@@ -256,14 +268,11 @@ FORMATS = (
         edge=32768,
         pixels=16384**2,
         animated=True,
-        keeps=frozenset({"icc", "exif", "xmp"}),
         options={"subsampling": "4:4:4"},
         quality=90,
         feature="avif",
     ),
-    Format(
-        "BMP", (".bmp",), PillowSink, pixels=2**32 // 4 - 64, alpha=False, keeps=frozenset({"dpi"})
-    ),
+    Format("BMP", (".bmp",), PillowSink, pixels=2**32 // 4 - 64, alpha=False),
     Format(
         "GIF",
         (".gif",),
@@ -271,14 +280,12 @@ FORMATS = (
         edge=65535,
         animated=True,
         mask=True,
-        keeps=frozenset({"comment"}),
     ),
     Format(
         "JPEG2000",
         (".jp2", ".j2k", ".jpx"),
         PillowSink,
         grey_alpha=True,
-        keeps=frozenset({"comment"}),
         feature="jpg_2000",
     ),
     Format("PPM", (".ppm", ".pgm", ".pnm"), PillowSink, alpha=False),
@@ -321,12 +328,13 @@ def check_output(
     dtype: npt.DTypeLike = np.uint8,
     n_frames: int = 1,
     quality: int | None = None,
+    metadata: Metadata | None = None,
 ) -> tuple[str, ...]:
     """Say, before anything is computed, whether an image fits its file.
 
     Parameters
     ----------
-    file, format, size, channels, dtype, n_frames, quality
+    file, format, size, channels, dtype, n_frames, quality, metadata
         As for :func:`create`.
 
     Returns
@@ -361,6 +369,8 @@ def check_output(
         warnings.append(f"{kind.name} is written with 8 bits a channel: the finer steps are lost.")
     elif np.dtype(dtype) == np.float32 and not kind.float32:
         warnings.append(f"{kind.name} is written with 16 bits a channel, not as floating point.")
+    if metadata is not None:
+        warnings += fit(kind.name, metadata.resized(size), n_frames)[1]
     return tuple(warnings)
 
 

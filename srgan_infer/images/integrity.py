@@ -29,19 +29,6 @@ def check_header(name: str, stream: BinaryIO) -> None:
         _check_ico(stream.read())
 
 
-def text_follows_pixels(stream: BinaryIO) -> bool:
-    """Whether a PNG file has texts or EXIF behind its pixels."""
-    stream.seek(8)
-    seen = False
-    while len(head := stream.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        seen |= kind == b"IDAT"
-        if seen and kind in (b"tEXt", b"zTXt", b"iTXt", b"eXIf"):
-            return True
-        stream.seek(length + 4, 1)
-    return False
-
-
 def _check_png(stream: BinaryIO) -> None:
     stream.seek(8)
     while True:

@@ -6,7 +6,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedIm
 
 from srgan_infer.errors import ImageError
 from srgan_infer.images.alpha import split_alpha
-from srgan_infer.images.metadata import Metadata, orientation, read_metadata
+from srgan_infer.images.metadata import Metadata, metadata_in_memory, orientation
 from srgan_infer.images.rows import DecodedImage
 
 Array = npt.NDArray[Any]
@@ -86,9 +86,8 @@ def from_pil(image: Image.Image) -> tuple[DecodedImage, Metadata]:
         key = transparent_key(image)
         load(image)
         channels, dtype, decode = conversion(image, key, bytes_as_float=True)
-        metadata, _ = read_metadata(image, 1 if channels < 3 else 3, reset_orientation=False)
-        if image.mode in ("CMYK", "LAB"):
-            metadata = replace(metadata, icc=b"")
+        converted = image.mode in ("CMYK", "LAB")
+        metadata = metadata_in_memory(image, 1 if channels < 3 else 3, converted)
         return split_alpha(PilRows(image, 1, channels, dtype, decode)), metadata
 
 

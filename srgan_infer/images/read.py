@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,7 +19,8 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from srgan_infer.errors import ImageError
 from srgan_infer.images.alpha import split_alpha
-from srgan_infer.images.integrity import check_header, text_follows_pixels
+from srgan_infer.images.blocks import without_texts
+from srgan_infer.images.integrity import check_header
 from srgan_infer.images.metadata import Metadata, estimated_quality, orientation, read_metadata
 from srgan_infer.images.pillow import (
     PilRows,
@@ -132,24 +132,6 @@ class SourceImage:
         return split_alpha(PilRows(same, turn, *conversion(same, None)))
 
 
-def refuse_address(name: str) -> None:
-    """Refuse what names a file on another machine.
-
-    Raises
-    ------
-    ImageError
-        If the name begins as an address does.
-    """
-    if re.match(r"(https?|ftp|data):", name, re.IGNORECASE):
-        kind = "holds its data itself" if name[:5].lower() == "data:" else "is a web address"
-        advice = (
-            "decode it and pass the bytes"
-            if name[:5].lower() == "data:"
-            else ("download it first, or pass the bytes that your program has fetched")
-        )
-        raise ImageError(f"{name[:200]} {kind}, and nothing is fetched from the web; {advice}.")
-
-
 def open_file(file: str | Path | BinaryIO) -> SourceImage:
     """Read an image's header; the pixels follow with :meth:`SourceImage.frames`.
 
@@ -179,9 +161,10 @@ def open_file(file: str | Path | BinaryIO) -> SourceImage:
 
 def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> SourceImage:
     name = image.format or "unknown"
+    # A phone's JPEG with more images behind it.
+    name = "JPEG" if name == "MPO" else name
     with _stream(source) as stream:
         check_header(name, stream)
-        late_text = name == "PNG" and text_follows_pixels(stream)
     width, height = image.size
     if width < 1 or height < 1:
         raise ImageError(f"{file_name(source)} has no pixels: its header says {width}×{height}.")
@@ -209,14 +192,22 @@ def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> SourceImag
         warnings.append("The CMYK profile cannot be used: the colours are converted without it.")
     if animated and name == "GIF":
         channels = 4  # later frames may be transparent where the first is not
-    if late_text:
-        load(image)
-    metadata, damaged = read_metadata(image, 1 if channels < 3 else 3, reset_orientation=True)
-    if image.mode == "CMYK" or image.mode == "LAB":
-        metadata = replace(metadata, icc=b"")
+    upright_already = isinstance(image, TiffImagePlugin.TiffImageFile)  # Pillow turns it
+    turn = orientation(image)
+    turned = turn > 4 and not upright_already
+    with _stream(source) as stream:
+        metadata, lost = read_metadata(
+            name,
+            stream,
+            size=(height, width) if turn > 4 and upright_already else (width, height),
+            orientation=turn,
+            channels=1 if channels < 3 else 3,
+            converted=image.mode in ("CMYK", "LAB"),
+            icc=image.info.get("icc_profile") or b"",
+        )
     if animated:
-        metadata = replace(metadata, durations=_durations(image, first))
-    turned = orientation(image) > 4 and not isinstance(image, TiffImagePlugin.TiffImageFile)
+        durations = _durations(image, first)
+        metadata = replace(metadata, durations=durations, loop=image.info.get("loop"))
     return SourceImage(
         format=name,
         mode=image.mode,
@@ -225,7 +216,7 @@ def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> SourceImag
         dtype=dtype,
         metadata=metadata,
         n_frames=frames - first if animated else 1,
-        warnings=(*warnings, *damaged),
+        warnings=(*warnings, *lost),
         jpeg_quality=estimated_quality(image),
         _file=source,
         _first=first if animated else 0,
@@ -260,7 +251,7 @@ def _opened(source: Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
                 raise ImageError(f"{source} is a folder, not an image.")
             stream = stack.enter_context(_stream(source))
             with any_size(None):
-                image = Image.open(stream)
+                image = Image.open(without_texts(stream))
         yield image
 
 

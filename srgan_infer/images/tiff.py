@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from srgan_infer.images.embed import tiff_tree
+from srgan_infer.images.exif import LONG, LONG8, SHORT, Tree, Value, encode_directory
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.rows import Blocks
 from srgan_infer.threads import InOrder
@@ -25,14 +27,6 @@ STRIP_BYTES = 1 << 19
 # Offsets of a classic TIFF have 32 bits; leave room for the metadata.
 CLASSIC_BYTES = 2**32 - 2**25
 LEVEL = 5
-
-SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 3, 4, 5, 7, 16
-TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-SUB_DIRECTORIES = (34665, 34853, 40965)
-
-# (type, count, little-endian bytes), or a directory of its own.
-Entry = tuple[int, int, bytes] | dict[int, Any]
-Directory = dict[int, Entry]
 
 
 class TiffWriter:
@@ -49,7 +43,7 @@ class TiffWriter:
     dtype
         uint8, uint16 or float32.
     metadata
-        EXIF, profile, XMP and resolution are written.
+        All that a TIFF file has a place for is written.
     big
         Whether it is a BigTIFF; by default only if it may exceed 4 GB.
     threads
@@ -120,12 +114,12 @@ class TiffWriter:
         self._lengths.append(len(data))
         self._file.write(data)
 
-    def _directory(self) -> Directory:
+    def _directory(self) -> Tree:
         metadata, channels = self._metadata, self._channels
-        kept = read_directory(metadata.exif)
+        kept, _ = tiff_tree(metadata)
         offset_type, offset_code = (LONG8, "Q") if self._big else (LONG, "I")
         strips = len(self._offsets)
-        own: Directory = {
+        own: Tree = {
             256: (LONG, 1, struct.pack("<I", self._width)),
             257: (LONG, 1, struct.pack("<I", self._height)),
             258: _shorts(*[8 * self._dtype.itemsize] * channels),
@@ -141,13 +135,6 @@ class TiffWriter:
         }
         if channels in (2, 4):
             own[338] = _shorts(2)
-        if metadata.dpi:
-            own[282], own[283] = (_rational(value) for value in metadata.dpi)
-            own[296] = _shorts(2)
-        if metadata.xmp:
-            own[700] = (1, len(metadata.xmp), metadata.xmp)
-        if metadata.icc:
-            own[34675] = (UNDEFINED, len(metadata.icc), metadata.icc)
         return kept | own
 
 
@@ -160,50 +147,5 @@ def deflate_strip(strip: Array) -> bytes:
     return zlib.compress(np.ascontiguousarray(strip).data, LEVEL)
 
 
-def _shorts(*values: int) -> Entry:
+def _shorts(*values: int) -> Value:
     return SHORT, len(values), struct.pack(f"<{len(values)}H", *values)
-
-
-def _rational(value: float) -> Entry:
-    return RATIONAL, 1, struct.pack("<II", round(value * 10000), 10000)
-
-
-def read_directory(data: bytes, offset: int | None = None) -> Directory:
-    """Parse a little-endian TIFF structure (EXIF) into entries, sub-directories included."""
-    if not data:
-        return {}
-    if offset is None:
-        (offset,) = struct.unpack_from("<I", data, 4)
-    (count,) = struct.unpack_from("<H", data, offset)
-    directory: Directory = {}
-    for index in range(count):
-        at = offset + 2 + 12 * index
-        tag, kind, number, value = struct.unpack_from("<HHII", data, at)
-        length = TYPE_BYTES[kind] * number
-        if tag in SUB_DIRECTORIES:
-            directory[tag] = read_directory(data, value)
-        else:
-            start = at + 8 if length <= 4 else value
-            directory[tag] = (kind, number, data[start : start + length])
-    return directory
-
-
-def encode_directory(directory: Directory, offset: int, big: bool) -> bytes:
-    """Lay a directory out for position ``offset`` of a TIFF or BigTIFF file."""
-    room, head, entry, tail = (8, "<Q", "<HHQ", "<Q") if big else (4, "<H", "<HHI", "<I")
-    table = struct.pack(head, len(directory))
-    place = offset + len(table) + (struct.calcsize(entry) + room) * len(directory) + room
-    values = b""
-    for tag, content in sorted(directory.items()):
-        here = place + len(values)
-        if isinstance(content, dict):
-            kind, count, data = LONG8 if big else LONG, 1, struct.pack(tail, here)
-            values += encode_directory(content, here, big)
-        else:
-            kind, count, data = content
-            if len(data) > room:
-                values += data
-                data = struct.pack(tail, here)
-        values += bytes(len(values) % 2)
-        table += struct.pack(entry, tag, kind, count) + data.ljust(room, b"\0")
-    return table + struct.pack(tail, 0) + values

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from srgan_infer.errors import ImageError
 from srgan_infer.files import NewFile, new_file
 from srgan_infer.images.formats import Content, Sink, check_output, choose_format
+from srgan_infer.images.keeping import fit
 from srgan_infer.images.metadata import Metadata
 
 Array = npt.NDArray[Any]
@@ -134,9 +135,10 @@ def create(
         dtype=dtype,
         n_frames=n_frames,
         quality=quality,
+        metadata=metadata,
     )
     kind = choose_format(file, format)
-    metadata = (metadata or Metadata()).resized(size)
+    metadata, _ = fit(kind.name, (metadata or Metadata()).resized(size), n_frames)
     stored = kind.dtype_for(dtype, n_frames)
     kept = kind.channels_for(channels, stored)
     content = Content(size, kept, stored, metadata, n_frames, quality)

@@ -147,7 +147,6 @@ def push(
     token: str | bool | None = None,
     revision: str | None = None,
     commit_message: str,
-    create_pr: bool = False,
 ) -> str:
     """Upload a model in one commit; see ``SuperResolver.push_to_hub``."""
     from huggingface_hub import HfApi
@@ -155,18 +154,16 @@ def push(
     api = HfApi(token=token, library_name="srgan-infer")
 
     def upload(folder: str) -> str:
-        # A pull request is for repositories that others made and may write to.
-        url = repo if create_pr else api.create_repo(repo, private=private, exist_ok=True)
-        if revision is not None and not create_pr:
-            api.create_branch(repo, branch=revision, exist_ok=True)
-        made = api.upload_folder(
-            repo_id=repo,
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(url.repo_id, branch=revision, exist_ok=True)
+        api.upload_folder(
+            repo_id=url.repo_id,
             folder_path=folder,
             revision=revision,
             commit_message=commit_message,
-            create_pr=create_pr,
         )
-        return str(made.pr_url if create_pr else url)
+        return str(url)
 
     with tempfile.TemporaryDirectory() as folder:
         store(weights, Path(folder))
