@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from torch import Tensor
 from srgan_infer import arrays, weights
 from srgan_infer.engine.engine import Engine
 from srgan_infer.engine.plan import Plan, Progress, Tile, check_tile
-from srgan_infer.errors import ImageError, ImageWarning
+from srgan_infer.errors import ImageError, ImageWarning, printable
 from srgan_infer.images.alpha import alpha_rows, join_alpha
 from srgan_infer.images.formats import FORMATS, check_output, choose_format
 from srgan_infer.images.metadata import Metadata
@@ -444,7 +445,7 @@ class SuperResolver:
             for index, image in enumerate(file.frames()):
                 for rows in self._bands(image, plan.cut, _shared(report, index, file.n_frames)):
                     writer.write(rows)
-        lost = tuple(dict.fromkeys((*plan.warnings, *writer.warnings)))
+        lost = tuple(map(printable, dict.fromkeys((*plan.warnings, *writer.warnings))))
         _warn(lost)
         return FileResult(
             plan.size,
@@ -746,7 +747,7 @@ def _reporting(progress: bool | Progress) -> Iterator[Progress | None]:
     if not isinstance(progress, bool):
         yield progress
         return
-    if not progress:
+    if not progress or sys.stderr is None:  # as in a program without a console
         yield None
         return
     from tqdm.auto import tqdm

@@ -156,9 +156,9 @@ class TestOneImage:
         paint("-in.png")
         assert run("--", "-in.png", "-out.png").status == 0
         assert size("-out.png") == (24, 20)
-        assert run("-o", "--x.png", "--", "-in.png").status == 0
+        assert run("--output=--x.png", "--", "-in.png").status == 0
         assert size("--x.png") == (24, 20)
-        assert run("./-in.png", "--suffix", "-x4").status == 0
+        assert run("./-in.png", "--suffix=-x4").status == 0
         assert size("-in-x4.png") == (24, 20)
 
     def test_a_name_that_is_no_text(self, run: Any) -> None:
@@ -182,7 +182,7 @@ class TestOneImage:
         assert run("in.png", "c.jpg", "--quality", "20", "--dtype", "float32").status == 0
         assert run("in.png", "d.jpg", "--quality", "95", "--tile", "whole").status == 0
         assert Path("c.jpg").stat().st_size < Path("d.jpg").stat().st_size
-        done = run("in.png", "-o", "large", "--format", "webp", "--suffix", "-x", "--tile", "8")
+        done = run("in.png", "-o", "large", "--format", "webp", "--suffix=-x", "--tile", "8")
         assert done.status == 0
         with Image.open("large/in-x.webp") as image:
             assert image.format == "WEBP"

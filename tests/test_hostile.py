@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
+import shlex
+import signal
 import subprocess
 import sys
 import threading
+import unicodedata
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -146,6 +150,7 @@ class TestOverwrite:
         assert main([*words, "--overwrite"]) == 0
         assert target.read_bytes() != b"another's"
 
+    @pytest.mark.filterwarnings("ignore:.*stays")
     def test_runs_at_the_same_time_lose_nothing(self, sr: SuperResolver, source: Path) -> None:
         target = source.with_name("out.png")
         barrier = threading.Barrier(3)
@@ -200,3 +205,153 @@ class TestCancelling:
         with pytest.raises(error) as caught:
             sr(np.zeros((9, 9, 3), np.uint8), progress=cancel)
         assert caught.value is raised
+
+
+def command(*words: object, shell: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, with redirections as a shell writes them."""
+    code = "import sys; from srgan_infer.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    line = shlex.join([sys.executable, "-c", code, *map(str, words)])
+    return subprocess.run(
+        f"{line} {shell}", shell=True, capture_output=True, text=True, timeout=100, **options
+    )
+
+
+@posix
+class TestStandardStreams:
+    def test_closed_error_output(self, model_folder: Path, source: Path) -> None:
+        """The result must not get what libraries write to a descriptor that is closed."""
+        target = source.with_name("out.png")
+        done = command(source, "-o", target, "--model", model_folder, shell="<&- 2>&-")
+        assert done.returncode == 0
+        with Image.open(target) as image:
+            assert image.size == (48, 36)
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+    def test_lines_that_cannot_be_written(self, model_folder: Path, source: Path) -> None:
+        words = ["--model", model_folder, "--json"]
+        done = command(source, source.with_name("out.png"), *words, shell="> /dev/full")
+        assert done.returncode == 1
+        assert done.stderr.splitlines() == [
+            "srgan-upscale: standard output cannot be written: No space left on device."
+        ]
+        assert source.with_name("out.png").exists()
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+    def test_full_error_output(self, model_folder: Path, source: Path) -> None:
+        target = source.with_name("out.png")
+        done = command(source, target, "--model", model_folder, shell="2> /dev/full")
+        assert done.returncode == 0
+        assert target.exists()
+
+    def test_closed_standard_output(self, model_folder: Path, source: Path) -> None:
+        done = command(source, "-o", "-", "--model", model_folder, shell=">&-")
+        assert done.returncode == 2
+        assert done.stderr.startswith("srgan-upscale: Standard output is closed")
+
+
+def test_no_console(
+    model_folder: Path, source: Path, sr: SuperResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert sr(np.zeros((8, 8, 3), np.uint8), progress=True).shape == (32, 32, 3)
+    target = source.with_name("out.png")
+    assert main([str(source), str(target), "--model", str(model_folder)]) == 0
+    assert target.exists()
+
+
+CONTROLS = "a\x1b[2J\r\n\x07\x9b\u202eb"
+
+
+@posix
+class TestControlCharacters:
+    """Names reach the terminal with control characters escaped."""
+
+    @pytest.fixture
+    def nasty(self, source: Path) -> Path:
+        path = source.with_name(f"{CONTROLS}.png")
+        source.rename(path)
+        return path
+
+    def clean(self, text: str) -> bool:
+        controls = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs")}
+        return not controls - {"\n"}
+
+    @pytest.mark.parametrize("words", [[], ["--dry-run"], ["--json"], ["--format", "nothing"]])
+    def test_the_command(
+        self,
+        nasty: Path,
+        model_folder: Path,
+        capsys: pytest.CaptureFixture[str],
+        words: list[str],
+    ) -> None:
+        main([str(nasty), "-o", str(nasty.parent / CONTROLS), "--model", str(model_folder), *words])
+        main([str(nasty) + "none"])
+        with pytest.raises(SystemExit):
+            main([f"--nothing{CONTROLS}"])
+        said = capsys.readouterr()
+        assert self.clean(said.out + said.err)
+        assert "\\x1b[2J" in said.err
+
+    def test_errors_and_warnings(self, nasty: Path, sr: SuperResolver) -> None:
+        with pytest.raises(ImageError) as caught:
+            sr.upscale_file(nasty.with_suffix(".none"), nasty.with_name("out.png"))
+        assert self.clean(str(caught.value))
+        with pytest.warns(UserWarning, match="stays") as warned:
+            result = sr.upscale_file(nasty, nasty, overwrite=False)
+        assert self.clean("".join([*(str(w.message) for w in warned), *result.warnings]))
+
+
+@posix
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+)
+def test_a_signal_ends_the_work_in_order(
+    model_folder: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    noise(400, 400).save(tmp_path / "in.png")
+    out = tmp_path / "out"
+    code = f"""
+import os, sys
+from srgan_infer.cli import main, reports
+from srgan_infer.resolver import SuperResolver
+original = SuperResolver.upscale_file
+def upscale_file(self, *args, progress, **options):
+    def step(done, total):
+        assert [name for name in os.listdir({str(out)!r}) if name.endswith(".part")]
+        os.kill(os.getpid(), {int(number)})
+        progress(done, total)
+    return original(self, *args, progress=step, **options)
+SuperResolver.upscale_file = upscale_file
+words = [{str(tmp_path / "in.png")!r}, "-o", {str(out)!r}, "--model", {str(model_folder)!r}]
+sys.exit(main.main(words))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (130, "")
+    assert list(out.iterdir()) == []
+
+
+def test_json_lines_carry_a_schema(
+    model_folder: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(source), str(source.with_name("o.png")), "--model", str(model_folder), "--json"])
+    assert json.loads(capsys.readouterr().out)["schema"] == 1
+
+
+@posix
+def test_what_libraries_say_is_a_warning_or_nothing(model_folder: Path, tmp_path: Path) -> None:
+    """libtiff writes to the descriptor, Pillow warns."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((64, 64), np.uint8)).convert("1").save(
+        buffer, "TIFF", compression="group4"
+    )
+    data = bytearray(buffer.getvalue())
+    data[10:12] = bytes([data[10] ^ 255, 99])
+    (tmp_path / "in.tif").write_bytes(data)
+    words = [tmp_path / "in.tif", "-o", tmp_path / "out.png", "--model", model_folder]
+    quiet = command(*words, "-q")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    told = command(*words, "--overwrite")
+    lines = [line for line in told.stderr.splitlines() if "Fax" in line or "Bad code" in line]
+    assert len(lines) == 1
+    assert "in.tif: warning: A library says: " in lines[0]

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from srgan_infer import weights
+from srgan_infer.cli.reports import SCHEMA
 from srgan_infer.engine.devices import devices, free_memory
-from srgan_infer.errors import UpscaleError
+from srgan_infer.errors import UpscaleError, printable
 from srgan_infer.images.formats import FORMATS
 from srgan_infer.resolver import SuperResolver
 from srgan_infer.version import __version__
@@ -108,6 +109,7 @@ def examine(device: str = "auto", as_json: bool = False) -> int:
     tests = [self_test(model, name) for name in chosen for model in models]
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     facts: dict[str, Any] = {
+        "schema": SCHEMA,
         "srgan-infer": __version__,
         "python": f"{platform.python_version()} on {platform.platform()}",
         "packages": versions,
@@ -121,7 +123,7 @@ def examine(device: str = "auto", as_json: bool = False) -> int:
     }
     sound = bool(tests) and all(test.passed for test in tests)
     lines = [json.dumps({**facts, "sound": sound})] if as_json else _lines(facts, tests, sound)
-    print("\n".join(lines))  # noqa: T201
+    print("\n".join(map(printable, lines)))  # noqa: T201
     return 0 if sound else 1
 
 

@@ -13,21 +13,20 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from srgan_infer.cli.reports import Outcome, Report, Step, bars, duration
-from srgan_infer.errors import ImageWarning, UpscaleError
+from srgan_infer.cli.streams import foreign_lines, give_up_standard_output, standard_streams
+from srgan_infer.errors import UpscaleError, printable
 from srgan_infer.version import __version__
 
 if TYPE_CHECKING:
     from srgan_infer.cli.jobs import Job
     from srgan_infer.resolver import SuperResolver
 
-LONG = {"-o": "--output"}
 DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 DESCRIPTION = """\
@@ -64,17 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit status.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # names may be no valid text
-    try:
-        return _main(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Who read our output has left; nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOME_FAILED
+    with standard_streams():
+        try:
+            try:
+                return _main(sys.argv[1:] if arguments is None else arguments)
+            finally:
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except BrokenPipeError:
+            give_up_standard_output()  # who read it has left
+            return SOME_FAILED
+        except OSError as error:
+            give_up_standard_output()
+            return _refuse(_system_reason(error, "standard output cannot be written"))
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -113,24 +115,25 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """Names and options in any order; all behind ``--`` are names.
-
-    argparse takes a value that begins with a dash for an option, but names may.
-    """
+    """Names and options in any order; all behind ``--`` are names."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    words: list[str] = []
-    for word in arguments[:end]:
-        if words and words[-1] in ("-o", "--output", "--suffix") and word.startswith("-"):
-            words[-1] = f"{LONG.get(words[-1], words[-1])}={word}"
-        else:
-            words.append(word)
-    args = parser.parse_intermixed_args(words)
+    args = parser.parse_intermixed_args(arguments[:end])
     args.inputs = [*getattr(args, "inputs", []), *arguments[end + 1 :]]
     return args
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong, control characters escaped, and what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and what is wrong, and end with status 2."""
+        if "expected one argument" in message:
+            message += "; one that begins with a dash is given as --suffix=-x"
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="srgan-upscale",
         usage="srgan-upscale INPUT... [-o OUTPUT] [options]",
         description=DESCRIPTION,
@@ -240,7 +243,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _refuse(sentence: str) -> int:
-    print(f"srgan-upscale: {sentence}", file=sys.stderr)  # noqa: T201
+    print(printable(f"srgan-upscale: {sentence}"), file=sys.stderr)  # noqa: T201
     return BAD_USAGE
 
 
@@ -299,8 +302,13 @@ def _check_streams(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     """Refuse an image on a standard output that cannot take it."""
     from srgan_infer.cli.jobs import UsageError
 
+    closed = getattr(sys.stdout, "name", None) == os.devnull
+    if args.json and closed:
+        raise UsageError("Standard output is closed, but --json writes to it; open it.")
     if not any(_is_open(job) and job.target is None for job in jobs) or args.dry_run:
         return
+    if closed:
+        raise UsageError("Standard output is closed, but the image goes there; give -o.")
     if args.json:
         raise UsageError("--json and the image cannot both go to standard output; give -o.")
     if sys.stdout.isatty():
@@ -321,8 +329,11 @@ def _run(args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[Supe
     """Do the jobs and tell about each."""
     report = _report(args, jobs)
     todo = [job for job in jobs if _is_open(job)]
-    warnings.simplefilter("ignore", ImageWarning)  # they are in the results too
-    with _termination_as_ctrl_c(), bars(report, len(todo), len(resolvers)) as (advance, steps):
+    with (
+        _termination_as_ctrl_c(),
+        foreign_lines() as said,
+        bars(report, len(todo), len(resolvers)) as (advance, steps),
+    ):
         if len(resolvers) == 1:
             # Not in a thread: outside the main one, glibc's allocator lets the memory of
             # ever new tensors grow to several times of what they need.
@@ -331,7 +342,7 @@ def _run(args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[Supe
             outcomes = _share(args, todo, resolvers, steps)
         with closing(outcomes):
             for outcome in outcomes:
-                report.tell(outcome)
+                report.tell(replace(outcome, warnings=(*outcome.warnings, *said())))
                 advance()
     return report.finish([job for job in jobs if not _is_open(job)])
 
@@ -433,10 +444,10 @@ def _upscale(
     return Outcome(done, "done", facts=facts, warnings=result.warnings)
 
 
-def _system_reason(error: OSError) -> str:
+def _system_reason(error: OSError, what: str = "") -> str:
     """What the system refused, and where."""
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}."
+    where = error.filename or what
+    return f"{where}: {error.strerror or error}." if where else f"{error.strerror or error}."
 
 
 def _dry_run(
@@ -491,11 +502,21 @@ def _termination_as_ctrl_c() -> Iterator[None]:
         yield
         return
 
+    # SIGHUP, of a terminal that is closed, does not exist on Windows.
+    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.getsignal(number) for number in signals}
+    # One that is ignored stays so, as under nohup.
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+
     def end(number: int, frame: object) -> None:
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)  # a second one must not stop the tidying up
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, end)
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from srgan_infer import weights
+from srgan_infer.errors import printable
 from srgan_infer.resolver import SuperResolver
 
 
@@ -41,4 +42,4 @@ def _take_no_images(args: argparse.Namespace, option: str) -> None:
 
 def _say(args: argparse.Namespace, sentence: str) -> None:
     if not args.quiet:
-        print(f"srgan-upscale: {sentence}.", file=sys.stderr)  # noqa: T201
+        print(printable(f"srgan-upscale: {sentence}."), file=sys.stderr)  # noqa: T201

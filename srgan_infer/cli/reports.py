@@ -10,8 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from srgan_infer.cli.streams import give_up_standard_output
+from srgan_infer.errors import printable
+
 if TYPE_CHECKING:
     from srgan_infer.cli.jobs import Job
+
+# Of the lines of --json: raised when a field goes or changes its meaning, not when one comes.
+SCHEMA = 1
 
 # Told the image's name, the steps done and their number.
 Step = Callable[[str, int, int], None]
@@ -52,6 +58,7 @@ class Report:
         self.counts = {"done": 0, "planned": 0, "skipped": 0, "failed": 0}
         self.bars = sys.stderr.isatty() and not quiet
         self.advised = False
+        self.lost = False
 
     def tell(self, outcome: Outcome) -> None:
         """One line about one image."""
@@ -59,6 +66,7 @@ class Report:
         job = outcome.job
         if self.json:
             line = {
+                "schema": SCHEMA,
                 "input": job.name,
                 "output": None if job.target is None else str(job.target),
                 "status": outcome.status,
@@ -66,7 +74,7 @@ class Report:
                 "warnings": outcome.warnings,
                 **outcome.facts,
             }
-            print(json.dumps(line), flush=True)  # noqa: T201
+            self._print(json.dumps(line))
         if outcome.status == "failed":
             named = job.name in str(outcome.reason)
             self.say(f"srgan-upscale: {'' if named else f'{job.name}: '}{outcome.reason}")
@@ -88,10 +96,24 @@ class Report:
                 self.tell(Outcome(job, "skipped", job.skipped))
         if self.total > 1 and not self.quiet:
             self.say(", ".join(f"{n} {what}" for what, n in self.counts.items() if n))
-        return 1 if self.counts["failed"] else 0
+        return 1 if self.counts["failed"] or self.lost else 0
+
+    def _print(self, line: str) -> None:
+        """A line on stdout; where that cannot take it, the work goes on, and the status tells."""
+        if self.lost:
+            return
+        try:
+            print(line, flush=True)  # noqa: T201
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.lost = True
+            give_up_standard_output()
+            self.say(f"srgan-upscale: standard output cannot be written: {error.strerror}.")
 
     def say(self, line: str) -> None:
         """A line on stderr, above the bars if there are any."""
+        line = printable(line)
         if self.bars:
             from tqdm import tqdm
 
@@ -166,5 +188,5 @@ def bars(
 
 def short(name: str) -> str:
     """A file's name, in few enough letters to stand before a bar."""
-    name = os.path.basename(name) or name
+    name = printable(os.path.basename(name) or name)
     return name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
