@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +28,11 @@ from srgan_infer.images.alpha import alpha_rows, join_alpha
 from srgan_infer.images.formats import FORMATS, check_output, choose_format
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.pillow import from_pil, to_pil
-from srgan_infer.images.read import SourceImage, open_file
+from srgan_infer.images.read import SourceImage, open_file, refuse_address
 from srgan_infer.images.resize import Box, output_size
 from srgan_infer.images.rows import DecodedImage
 from srgan_infer.images.write import create
-from srgan_infer.network.generator import GeneratorConfig
+from srgan_infer.network.generator import Generator, GeneratorConfig
 
 Array = npt.NDArray[Any]
 
@@ -247,6 +249,16 @@ class SuperResolver:
         return self._weights.sha256
 
     @property
+    def module(self) -> Generator:
+        """The generator as a module of its own in evaluation mode, float32 on the CPU.
+
+        It takes N×3×H×W in [0, 1] and gives N×3×(scale·H)×(scale·W), not clipped. It is a
+        copy: hooks, ``torch.compile`` and fine-tuning do not change this resolver.
+        """
+        # Built from the same tensors as the engine, which a step of training would change.
+        return copy.deepcopy(weights.build(self._weights)).requires_grad_(True)
+
+    @property
     def device(self) -> torch.device:
         """Where the network runs."""
         return self._engine.device
@@ -262,7 +274,7 @@ class SuperResolver:
     @overload
     def __call__(
         self,
-        image: Image.Image | str | os.PathLike[str],
+        image: Image.Image | str | os.PathLike[str] | bytes | BinaryIO,
         *,
         outscale: float | None = ...,
         size: Box | None = ...,
@@ -277,6 +289,7 @@ class SuperResolver:
         self,
         image: Array,
         *,
+        layout: str | None = ...,
         outscale: float | None = ...,
         size: Box | None = ...,
         megapixels: float | None = ...,
@@ -290,6 +303,7 @@ class SuperResolver:
         self,
         image: Tensor,
         *,
+        layout: str | None = ...,
         outscale: float | None = ...,
         size: Box | None = ...,
         megapixels: float | None = ...,
@@ -300,8 +314,9 @@ class SuperResolver:
 
     def __call__(
         self,
-        image: Image.Image | Array | Tensor | str | os.PathLike[str],
+        image: Image.Image | Array | Tensor | str | os.PathLike[str] | bytes | BinaryIO,
         *,
+        layout: str | None = None,
         outscale: float | None = None,
         size: Box | None = None,
         megapixels: float | None = None,
@@ -318,10 +333,14 @@ class SuperResolver:
 
             - a PIL image of any mode;
             - a NumPy array, H×W or H×W×C with C = 1 grey, 2 grey and alpha,
-              3 RGB, 4 RGBA; uint8, uint16, or float32 in [0, 1];
+              3 RGB, 4 RGBA; uint8, uint16, or floating point in [0, 1];
             - a torch tensor, C×H×W or N×C×H×W with the same C; uint8, or
               floating point in [0, 1];
-            - the path of a file, of which the first frame is taken.
+            - a file, of which the first frame is taken: its path, its bytes, or a
+              binary file object.
+        layout
+            The axes of an array or tensor that is laid out otherwise, such as ``"NHWC"``
+            or ``"CHW"``; the result has the same.
         outscale
             How many times as large the result is, above 0 and at most 16; ``scale`` if
             nothing says a size. Under ``scale`` the upscaled rows are reduced by a
@@ -341,7 +360,7 @@ class SuperResolver:
         -------
         PIL image, ndarray or Tensor
             The same kind, dtype, channel layout (and torch device), ``scale`` times as
-            large or as asked for; a PIL image for a path. The input is not changed.
+            large or as asked for; a PIL image for a file. The input is not changed.
 
         Raises
         ------
@@ -356,23 +375,24 @@ class SuperResolver:
                 source, metadata = from_pil(image)
                 return self._image(source, image.mode, metadata, asked, report)
             if isinstance(image, np.ndarray):
-                big = self._whole(arrays.from_array(image), asked, report)
-                return big[..., 0] if image.ndim == 2 else big
+                parts = arrays.from_array(image, layout)
+                return arrays.to_array(self._all(parts, asked, report), image, layout)
             if isinstance(image, Tensor):
-                return self._tensor(image, asked, report)
-            if isinstance(image, (str, os.PathLike)):
-                file = open_file(Path(image))
+                parts = arrays.from_tensor(image, layout)
+                return arrays.to_tensor(self._all(parts, asked, report), image, layout)
+            if isinstance(image, (str, os.PathLike, bytes)) or hasattr(image, "read"):
+                file = open_file(_file(image))
                 _warn(file.warnings)
                 frame = next(file.frames())
                 return self._image(frame, file.mode, file.metadata, asked, report)
         raise ImageError(
-            "An image is a PIL image, a NumPy array, a torch tensor or a path, "
-            f"not {type(image).__name__}; convert it."
+            "An image is a PIL image, a NumPy array, a torch tensor, a path, bytes or a binary "
+            f"file, not {type(image).__name__}; convert it, or give several to sr.map."
         )
 
     def upscale_file(
         self,
-        source: str | os.PathLike[str] | BinaryIO,
+        source: str | os.PathLike[str] | bytes | BinaryIO,
         target: str | os.PathLike[str] | BinaryIO,
         *,
         format: str | None = None,
@@ -395,9 +415,9 @@ class SuperResolver:
         Parameters
         ----------
         source
-            A path, or a binary file object.
+            A path, the bytes of a file, or a binary file object.
         target
-            A path, or a binary file object.
+            A path, the bytes of a file, or a binary file object.
         format
             Such as ``"PNG"`` or ``"JPEG"``. If ``None``: by the target's name; for a
             file object the source's format, PNG where that cannot be written.
@@ -458,7 +478,7 @@ class SuperResolver:
 
     def plan_file(
         self,
-        source: str | os.PathLike[str] | BinaryIO,
+        source: str | os.PathLike[str] | bytes | BinaryIO,
         target: str | os.PathLike[str] | BinaryIO | None = None,
         *,
         format: str | None = None,
@@ -611,6 +631,7 @@ class SuperResolver:
         token: str | bool | None = None,
         revision: str | None = None,
         commit_message: str = "Upload srgan-infer model",
+        create_pr: bool = False,
     ) -> str:
         """Upload the model to the Hugging Face Hub, creating the repository if need be.
 
@@ -626,11 +647,14 @@ class SuperResolver:
             Branch to upload to; the default branch if ``None``.
         commit_message
             Of the upload.
+        create_pr
+            Whether the upload becomes a pull request to a repository that exists, instead
+            of a commit.
 
         Returns
         -------
         str
-            Address of the repository.
+            Address of the repository, or of the pull request.
 
         Raises
         ------
@@ -644,6 +668,7 @@ class SuperResolver:
             token=token,
             revision=revision,
             commit_message=commit_message,
+            create_pr=create_pr,
         )
 
     def _asked(
@@ -689,15 +714,14 @@ class SuperResolver:
             big = np.round(big / 257).astype(np.uint8)
         return to_pil(big, mode, metadata)
 
-    def _tensor(self, batch: Tensor, asked: _Asked, report: Progress | None) -> Tensor:
-        arrays.check_tensor(batch)
-        if batch.ndim == 3:
-            return self._tensor(batch[None], asked, report)[0]
-        big = [
-            self._whole(arrays.from_tensor(one), asked, _shared(report, index, len(batch)))
-            for index, one in enumerate(batch)
+    def _all(
+        self, images: Sequence[DecodedImage], asked: _Asked, report: Progress | None
+    ) -> list[Array]:
+        """The upscaled images, each an (H, W, C) array."""
+        return [
+            self._whole(image, asked, _shared(report, index, len(images)))
+            for index, image in enumerate(images)
         ]
-        return torch.stack([arrays.to_tensor(one, batch) for one in big])
 
     def _whole(self, image: DecodedImage, asked: _Asked, report: Progress | None) -> Array:
         """The upscaled image in one (H, W, C) array, alpha last."""
@@ -725,7 +749,12 @@ def suggested_model(name: str, file: SourceImage) -> str | None:
     return weights.PHOTO if compressed and name == weights.DEFAULT else None
 
 
-def _file(file: str | os.PathLike[str] | BinaryIO) -> Path | BinaryIO:
+def _file(file: str | os.PathLike[str] | bytes | BinaryIO) -> Path | BinaryIO:
+    """What a file is read from or written to."""
+    if isinstance(file, str):
+        refuse_address(file)
+    if isinstance(file, bytes):
+        return io.BytesIO(file)
     return Path(file) if isinstance(file, (str, os.PathLike)) else file
 
 

@@ -123,6 +123,26 @@ class TestSize:
         assert size("out/large.png") == (300, 250)
 
 
+class TestNames:
+    def test_an_address_is_named_as_it_was_given(self, run: Any) -> None:
+        paint("in.png")
+        done = run("https://example.com/a.png", "in.png", "-o", "out")
+        assert done.status == 1
+        assert "https://example.com/a.png is a web address" in done.err
+        assert size("out/in.png") == (24, 20)
+
+    @pytest.mark.parametrize("arguments", [("--version",), ("--help",)])
+    def test_the_package_is_a_command(self, arguments: tuple[str, ...]) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "srgan_infer", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=True,
+        )
+        assert done.stdout.startswith(("srgan-infer", "usage: srgan-upscale"))
+
+
 class TestOneImage:
     def test_two_names(self, run: Any) -> None:
         paint("in.png")

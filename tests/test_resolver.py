@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import types
 import warnings
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,71 @@ class TestArrays:
         flipped = rgb[:, ::-1]
         assert np.array_equal(sr(flipped), sr(np.ascontiguousarray(flipped)))
 
+    @settings(max_examples=40, deadline=None)
+    @given(
+        letters=st.permutations("NHWC"),
+        lacks_n=st.booleans(),
+        lacks_c=st.booleans(),
+        channels=st.integers(1, 4),
+        count=st.integers(1, 3),
+        as_tensor=st.booleans(),
+    )
+    def test_any_layout_that_is_named(
+        self,
+        sr: SuperResolver,
+        letters: list[str],
+        lacks_n: bool,
+        lacks_c: bool,
+        channels: int,
+        count: int,
+        as_tensor: bool,
+    ) -> None:
+        count, channels = 1 if lacks_n else count, 1 if lacks_c else channels
+        images = noise((count, 5, 7, channels), np.uint8)
+        expected = np.stack([sr(image) for image in images])
+        layout = [x for x in letters if not ((x == "N" and lacks_n) or (x == "C" and lacks_c))]
+        axes = {"N": count, "H": 5, "W": 7, "C": channels}
+        turn = ["NHWC".index(letter) for letter in letters]
+
+        def laid_out(stack: np.ndarray) -> np.ndarray:
+            turned = stack.transpose(turn)
+            lost = tuple(i for i, letter in enumerate(letters) if letter not in layout)
+            return turned.squeeze(lost)
+
+        given_: Any = laid_out(images)
+        assert given_.shape == tuple(axes[letter] for letter in layout)
+        if as_tensor:
+            given_ = torch.from_numpy(np.ascontiguousarray(given_))
+        big = sr(given_, layout="".join(layout))
+        assert np.array_equal(np.asarray(big), laid_out(expected))
+
+    @pytest.mark.parametrize("layout", ["", "HH", "HWX", "NC", "HWCHW", "hwc"])
+    def test_what_is_no_layout(self, sr: SuperResolver, layout: str) -> None:
+        with pytest.raises(ValueError, match="such as 'NHWC'"):
+            sr(noise((4, 4, 3), np.uint8), layout=layout)
+
+    def test_a_layout_that_does_not_fit(self, sr: SuperResolver) -> None:
+        with pytest.raises(ImageError, match="4 axes, but the shape 4×4×3 has 3"):
+            sr(noise((4, 4, 3), np.uint8), layout="NHWC")
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4", ">u2", "<u2"])
+    def test_other_floats_and_byte_orders(self, sr: SuperResolver, dtype: Any) -> None:
+        dtype = np.dtype(dtype)
+        native = noise((6, 5, 3), np.uint16 if dtype.kind == "u" else np.float32)
+        native = native.astype(dtype.newbyteorder("="))
+        big = sr(native.astype(dtype))
+        assert big.dtype == dtype
+        working = np.uint16 if dtype.kind == "u" else np.float32
+        assert np.array_equal(big, sr(native.astype(working)).astype(dtype))
+
+    def test_any_strides(self, sr: SuperResolver) -> None:
+        wide = noise((12, 20, 3), np.uint8)
+        for view in (wide[::-1, ::-1], wide[::2, ::3], wide[..., ::-1], wide.swapaxes(0, 1)):
+            expected = sr(np.ascontiguousarray(view))
+            assert np.array_equal(sr(view), expected)
+            view.flags.writeable = False
+            assert np.array_equal(sr(view), expected)
+
     def test_read_only_arrays(self, sr: SuperResolver) -> None:
         rgb = noise((4, 4, 3), np.uint8)
         rgb.flags.writeable = False
@@ -119,7 +185,9 @@ class TestArrays:
             (np.zeros((3, 20, 30), np.uint8), "channels last"),
             (np.zeros((4, 4, 5), np.uint8), "1 to 4 channels"),
             (np.zeros((4, 4, 3), np.int64), "int64"),
-            (np.zeros((4, 4, 3), np.float64), "float64"),
+            (np.zeros((4, 4, 3), np.complex64), "complex64"),
+            (np.zeros((2, 8, 9, 3), np.uint8), "layout='NHWC'"),
+            (np.zeros((3, 20, 30), np.uint8), "layout='CHW'"),
             (np.zeros((4, 4), bool), "bool"),
             (np.zeros((0, 4, 3), np.uint8), "empty"),
             (np.full((4, 4), np.nan, np.float32), "NaN"),
@@ -134,7 +202,7 @@ class TestArrays:
         assert str(caught.value).count(". ") == 0
 
     def test_what_is_not_even_an_array(self, sr: SuperResolver) -> None:
-        for thing in (None, 3, [[1, 2], [3, 4]], b"abc"):
+        for thing in (None, 3, [[1, 2], [3, 4]]):
             with pytest.raises(ImageError, match="An image is a PIL image"):
                 sr(thing)  # type: ignore[call-overload]
 
@@ -215,6 +283,33 @@ class TestImages:
             assert big.size == (20, 28)
         upright = image.transpose(Image.Transpose.ROTATE_270)
         assert np.array_equal(np.asarray(big), np.asarray(sr(upright)))
+
+    def test_bytes_and_binary_files(self, sr: SuperResolver, tmp_path: Path) -> None:
+        Image.fromarray(noise((5, 7, 3), np.uint8)).save(tmp_path / "in.png")
+        expected = np.asarray(sr(tmp_path / "in.png"))
+        data = (tmp_path / "in.png").read_bytes()
+        assert np.array_equal(np.asarray(sr(data)), expected)
+        assert np.array_equal(np.asarray(sr(io.BytesIO(data))), expected)
+        with (tmp_path / "in.png").open("rb") as file:
+            assert np.array_equal(np.asarray(sr(file)), expected)
+        out = io.BytesIO()
+        sr.upscale_file(data, out, format="png")
+        assert np.array_equal(np.asarray(Image.open(out)), expected)
+        with pytest.raises(ImageError, match="not an image"):
+            sr(b"abc")
+
+    @pytest.mark.parametrize(
+        "address", ["https://example.com/a.png", "HTTP://example.com", "ftp://example.com/a.png"]
+    )
+    def test_an_address_is_named_as_it_was_given(
+        self, sr: SuperResolver, address: str, tmp_path: Path
+    ) -> None:
+        for call in (sr, lambda name: sr.upscale_file(name, tmp_path / "o.png"), sr.plan_file):
+            with pytest.raises(ImageError, match="download it first") as caught:
+                call(address)
+            assert str(caught.value).startswith(f"{address} is a web address")
+        with pytest.raises(ImageError, match="pass the bytes"):
+            sr("data:image/png;base64,AAAA")
 
     def test_a_path_to_nothing(self, sr: SuperResolver, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=r"nothing\.png"):
@@ -531,6 +626,25 @@ class TestOptions:
         assert "cpu" in repr(sr)
 
 
+class TestModule:
+    def test_it_is_the_network(self, sr: SuperResolver) -> None:
+        rgb = noise((6, 5, 3), np.float32)
+        module = sr.module
+        assert not module.training
+        with torch.no_grad():
+            y = module(torch.from_numpy(rgb).permute(2, 0, 1)[None])
+        assert np.abs(y[0].permute(1, 2, 0).clamp(0, 1).numpy() - sr(rgb)).max() <= 1e-4
+
+    def test_changing_it_changes_no_result(self, sr: SuperResolver) -> None:
+        rgb = noise((6, 5, 3), np.uint8)
+        before = sr(rgb)
+        module = sr.module
+        optimizer = torch.optim.SGD(module.parameters(), lr=1)
+        module(torch.rand(1, 3, 4, 4)).sum().backward()
+        optimizer.step()
+        assert np.array_equal(sr(rgb), before)
+
+
 class TestSaving:
     def test_save_and_load(self, model_folder: Path, tmp_path: Path) -> None:
         sr = SuperResolver.from_pretrained(model_folder)
@@ -576,9 +690,10 @@ class TestSaving:
             def create_branch(self, repo_id: str, **options: Any) -> None:
                 calls.append(("branch", options))
 
-            def upload_folder(self, **options: Any) -> None:
+            def upload_folder(self, **options: Any) -> Any:
                 names = {path.name for path in Path(options["folder_path"]).iterdir()}
                 calls.append(("upload", {**options, "names": names}))
+                return types.SimpleNamespace(pr_url="http://hub.example/user/repo/discussions/3")
 
         monkeypatch.setattr(huggingface_hub, "HfApi", Api)
         sr = SuperResolver.from_pretrained(model_folder)
@@ -589,6 +704,12 @@ class TestSaving:
         assert calls[1][1]["private"] is True
         assert calls[2][1]["branch"] == calls[3][1]["revision"] == "v2"
         assert calls[3][1]["names"] == {"config.json", "model.safetensors", "README.md"}
+        assert calls[3][1]["create_pr"] is False
+        calls.clear()
+        url = sr.push_to_hub("other/repo", create_pr=True)
+        assert url == "http://hub.example/user/repo/discussions/3"
+        assert [name for name, _ in calls] == ["login", "upload"]
+        assert calls[1][1]["create_pr"] is True
 
     def test_push_without_permission(self, hub: Hub, model_folder: Path) -> None:
         hub.mode = "private"

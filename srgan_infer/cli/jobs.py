@@ -11,6 +11,7 @@ from pathlib import Path
 
 from srgan_infer.errors import ImageError
 from srgan_infer.images.formats import FORMATS, Format, choose_format
+from srgan_infer.images.read import refuse_address
 
 STREAM = "-"
 SUFFIX = "_upscaled"
@@ -195,6 +196,11 @@ def _find(
     problems: list[Job] = []
     for name in names:
         path = Path(name)
+        try:
+            refuse_address(name)
+        except ImageError as error:
+            problems.append(Job(name, problem=str(error)))
+            continue
         if path.is_dir():
             inside = list(_walk(path, path, recursive, output))
             found += inside

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -130,6 +131,24 @@ class SourceImage:
         # A frame of an animation may be of another mode than the first.
         same = image.convert({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[self.channels])
         return split_alpha(PilRows(same, turn, *conversion(same, None)))
+
+
+def refuse_address(name: str) -> None:
+    """Refuse what names a file on another machine.
+
+    Raises
+    ------
+    ImageError
+        If the name begins as an address does.
+    """
+    if re.match(r"(https?|ftp|data):", name, re.IGNORECASE):
+        kind = "holds its data itself" if name[:5].lower() == "data:" else "is a web address"
+        advice = (
+            "decode it and pass the bytes"
+            if name[:5].lower() == "data:"
+            else ("download it first, or pass the bytes that your program has fetched")
+        )
+        raise ImageError(f"{name[:200]} {kind}, and nothing is fetched from the web; {advice}.")
 
 
 def open_file(file: str | Path | BinaryIO) -> SourceImage:

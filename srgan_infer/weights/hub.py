@@ -147,6 +147,7 @@ def push(
     token: str | bool | None = None,
     revision: str | None = None,
     commit_message: str,
+    create_pr: bool = False,
 ) -> str:
     """Upload a model in one commit; see ``SuperResolver.push_to_hub``."""
     from huggingface_hub import HfApi
@@ -154,16 +155,18 @@ def push(
     api = HfApi(token=token, library_name="srgan-infer")
 
     def upload(folder: str) -> str:
-        url = api.create_repo(repo, private=private, exist_ok=True)
-        if revision is not None:
-            api.create_branch(url.repo_id, branch=revision, exist_ok=True)
-        api.upload_folder(
-            repo_id=url.repo_id,
+        # A pull request is for repositories that others made and may write to.
+        url = repo if create_pr else api.create_repo(repo, private=private, exist_ok=True)
+        if revision is not None and not create_pr:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        made = api.upload_folder(
+            repo_id=repo,
             folder_path=folder,
             revision=revision,
             commit_message=commit_message,
+            create_pr=create_pr,
         )
-        return str(url)
+        return str(made.pr_url if create_pr else url)
 
     with tempfile.TemporaryDirectory() as folder:
         store(weights, Path(folder))
