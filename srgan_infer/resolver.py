@@ -6,13 +6,15 @@ import copy
 import io
 import os
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import Any, BinaryIO, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +31,11 @@ from srgan_infer.images.formats import FORMATS, check_output, choose_format
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.pillow import from_pil, to_pil
 from srgan_infer.images.read import SourceImage, open_file, refuse_address
-from srgan_infer.images.resize import Box, output_size
+from srgan_infer.images.resize import Box, check_size, output_size
 from srgan_infer.images.rows import DecodedImage
 from srgan_infer.images.write import create
 from srgan_infer.network.generator import Generator, GeneratorConfig
+from srgan_infer.threads import map_in_order
 
 Array = npt.NDArray[Any]
 
@@ -371,20 +374,111 @@ class SuperResolver:
         """
         asked = self._asked(outscale, size, megapixels, tile, max_memory)
         with _reporting(progress) as report:
-            if isinstance(image, Image.Image):
-                source, metadata = from_pil(image)
-                return self._image(source, image.mode, metadata, asked, report)
-            if isinstance(image, np.ndarray):
-                parts = arrays.from_array(image, layout)
-                return arrays.to_array(self._all(parts, asked, report), image, layout)
-            if isinstance(image, Tensor):
-                parts = arrays.from_tensor(image, layout)
-                return arrays.to_tensor(self._all(parts, asked, report), image, layout)
-            if isinstance(image, (str, os.PathLike, bytes)) or hasattr(image, "read"):
-                file = open_file(_file(image))
-                _warn(file.warnings)
-                frame = next(file.frames())
-                return self._image(frame, file.mode, file.metadata, asked, report)
+            big: Image.Image | Array | Tensor = self._one(image, layout, asked, report, _here)
+        return big
+
+    def map(
+        self,
+        images: Iterable[Any],
+        *,
+        workers: int | None = None,
+        errors: Literal["raise", "yield"] = "raise",
+        layout: str | None = None,
+        outscale: float | None = None,
+        size: Box | None = None,
+        megapixels: float | None = None,
+        tile: Tile | None = None,
+        max_memory: int | str | None = None,
+    ) -> Iterator[Any]:
+        """Upscale many images, one after the other, while others are decoded.
+
+        The network runs in a thread of its own and goes on while the caller does something
+        with a result, such as saving it.
+
+        Parameters
+        ----------
+        images
+            Whatever a call takes, in any mixture: a list, a generator, a ``DataLoader``.
+            Taken in the caller's thread, a few ahead of the results.
+        workers
+            Threads that decode; as many images and one more are in memory besides the one
+            that was yielded last. Two if ``None``.
+        errors
+            ``"raise"`` ends at the first image that fails; ``"yield"`` yields its exception
+            in its place and goes on.
+        layout, outscale, size, megapixels, tile, max_memory
+            As for a call, of every image.
+
+        Yields
+        ------
+        PIL image, ndarray, Tensor or Exception
+            What a call returns, in the order of the images.
+
+        Raises
+        ------
+        ValueError
+            If an option has a value that means nothing.
+        """
+        if errors not in ("raise", "yield"):
+            raise ValueError(f'errors must be "raise" or "yield", not {errors!r}.')
+        count = 2 if workers is None else workers
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"workers must be a whole number above 0, not {workers!r}.")
+        check_size(outscale, size, megapixels)
+        asked = self._asked(outscale, size, megapixels, tile, max_memory)
+        return self._map(images, count, errors == "raise", layout, asked)
+
+    def _map(
+        self, images: Iterable[Any], workers: int, raises: bool, layout: str | None, asked: _Asked
+    ) -> Iterator[Any]:
+        stop = threading.Event()
+
+        def go_on(done: int, total: int) -> None:
+            if stop.is_set():
+                raise CancelledError
+
+        with ThreadPoolExecutor(1) as network:
+
+            def run(task: Callable[[], Any]) -> Any:
+                return network.submit(task).result()
+
+            results = map_in_order(
+                lambda image: self._one(image, layout, asked, go_on, run), images, workers
+            )
+            try:
+                for result in results:
+                    if raises and isinstance(result, Exception):
+                        raise result
+                    yield result
+            finally:
+                stop.set()
+                results.close()
+
+    def _one(
+        self,
+        image: Any,
+        layout: str | None,
+        asked: _Asked,
+        report: Progress | None,
+        run: Callable[[Callable[[], Any]], Any],
+    ) -> Any:
+        """What a call returns; ``run`` calls what the network does, where it is to run."""
+        if isinstance(image, Image.Image):
+            source, metadata = from_pil(image)
+            big = run(lambda: self._whole(source, asked, report))
+            return _as_pil(big, image.mode, metadata)
+        if isinstance(image, np.ndarray):
+            parts = arrays.from_array(image, layout)
+            return arrays.to_array(run(lambda: self._all(parts, asked, report)), image, layout)
+        if isinstance(image, Tensor):
+            parts = arrays.from_tensor(image, layout)
+            return arrays.to_tensor(run(lambda: self._all(parts, asked, report)), image, layout)
+        if isinstance(image, (str, os.PathLike, bytes)) or hasattr(image, "read"):
+            file = open_file(_file(image))
+            _warn(file.warnings)
+            frame = next(file.frames())
+            big = run(lambda: self._whole(frame, asked, report))
+            return _as_pil(big, file.mode, file.metadata)
         raise ImageError(
             "An image is a PIL image, a NumPy array, a torch tensor, a path, bytes or a binary "
             f"file, not {type(image).__name__}; convert it, or give several to sr.map."
@@ -417,7 +511,7 @@ class SuperResolver:
         source
             A path, the bytes of a file, or a binary file object.
         target
-            A path, the bytes of a file, or a binary file object.
+            A path, or a binary file object.
         format
             Such as ``"PNG"`` or ``"JPEG"``. If ``None``: by the target's name; for a
             file object the source's format, PNG where that cannot be written.
@@ -699,21 +793,6 @@ class SuperResolver:
         )
         return self._engine.plan(height, width, asked.tile, asked.max_memory, output)
 
-    def _image(
-        self,
-        image: DecodedImage,
-        mode: str,
-        metadata: Metadata,
-        asked: _Asked,
-        report: Progress | None,
-    ) -> Image.Image:
-        """An upscaled PIL image, as near to ``mode`` as Pillow has one."""
-        big = self._whole(image, asked, report)
-        if big.dtype == np.uint16 and big.shape[2] > 1:
-            _warn(("Pillow has no 16-bit colour, so the image has 8 bits; upscale_file keeps 16.",))
-            big = np.round(big / 257).astype(np.uint8)
-        return to_pil(big, mode, metadata)
-
     def _all(
         self, images: Sequence[DecodedImage], asked: _Asked, report: Progress | None
     ) -> list[Array]:
@@ -741,6 +820,19 @@ class SuperResolver:
         if image.alpha is None:
             return bands
         return join_alpha(bands, alpha_rows(image.alpha, plan.passes[-1].upscaled, plan.size))
+
+
+def _here(task: Callable[[], Any]) -> Any:
+    """Run the network in the thread that asks for it."""
+    return task()
+
+
+def _as_pil(big: Array, mode: str, metadata: Metadata) -> Image.Image:
+    """Upscaled pixels as a PIL image, as near to ``mode`` as Pillow has one."""
+    if big.dtype == np.uint16 and big.shape[2] > 1:
+        _warn(("Pillow has no 16-bit colour, so the image has 8 bits; upscale_file keeps 16.",))
+        big = np.round(big / 257).astype(np.uint8)
+    return to_pil(big, mode, metadata)
 
 
 def suggested_model(name: str, file: SourceImage) -> str | None:

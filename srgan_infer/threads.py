@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -58,3 +58,45 @@ class InOrder:
     def close(self) -> None:
         """Drop what has not begun, and let the threads end."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def map_in_order(
+    function: Callable[[Any], Any], items: Iterable[Any], threads: int
+) -> Generator[Any | Exception, None, None]:
+    """Results of a function in the order of the items, with few items taken ahead.
+
+    Parameters
+    ----------
+    function
+        Called with one item, in several threads at once.
+    items
+        Taken in the thread that takes the results, one for each result after the first few.
+    threads
+        How many; as many items and one more are in work, or done and not yet taken.
+
+    Yields
+    ------
+    Any or Exception
+        What the function returned, or the error that it raised.
+    """
+    waiting: deque[Future[Any]] = deque()
+
+    def oldest() -> Any:
+        future = waiting.popleft()
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if isinstance(error, Exception):
+            return error
+        raise error
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > threads:
+                yield oldest()
+        while waiting:
+            yield oldest()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -7,6 +7,7 @@ import os
 import threading
 import types
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -560,6 +561,114 @@ class TestOutputSize:
     def test_sizes_that_mean_nothing(self, sr: SuperResolver, asked: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=r"\.$"):
             sr(noise((4, 4, 3), np.uint8), **asked)
+
+
+class TestMap:
+    def test_mixed_images_come_in_order(self, sr: SuperResolver, tmp_path: Path) -> None:
+        rgb = noise((5, 7, 3), np.uint8)
+        Image.fromarray(rgb).save(tmp_path / "in.png")
+        mixed: list[Any] = [
+            rgb,
+            torch.from_numpy(rgb).permute(2, 0, 1),
+            Image.fromarray(rgb),
+            tmp_path / "in.png",
+            (tmp_path / "in.png").read_bytes(),
+            rgb[:3],
+        ] * 3
+        for workers in (None, 1, 5):
+            results = list(sr.map(iter(mixed), workers=workers))
+            for result, image in zip(results, mixed, strict=True):
+                assert type(result) is type(sr(image))
+                assert np.array_equal(np.asarray(result), np.asarray(sr(image)))
+
+    def test_options_are_those_of_a_call(self, sr: SuperResolver) -> None:
+        images = [noise((3, 5, 7), np.uint8)] * 2
+        for big in sr.map(images, layout="CHW", size=(20, None), tile=3):
+            assert np.array_equal(big, sr(images[0], layout="CHW", size=(20, None), tile=3))
+
+    def test_a_data_loader(self, sr: SuperResolver) -> None:
+        images = torch.rand(5, 3, 4, 6)
+        batches: Any = torch.utils.data.DataLoader(images, batch_size=2)  # type: ignore[arg-type]
+        results = list(sr.map(batches))
+        assert [len(batch) for batch in results] == [2, 2, 1]
+        assert torch.equal(torch.cat(results), sr(images))
+
+    def test_few_images_are_taken_ahead(self, sr: SuperResolver) -> None:
+        taken: list[int] = []
+
+        def images() -> Iterator[np.ndarray]:
+            for number in range(50):
+                taken.append(number)
+                yield noise((4, 4, 3), np.uint8)
+
+        results = sr.map(images(), workers=3)
+        assert not taken
+        for count in range(1, 11):
+            next(results)
+            assert len(taken) <= count + 4
+        results.close()  # type: ignore[attr-defined]
+        assert len(taken) <= 14
+
+    def test_the_next_image_is_computed_while_a_result_is_used(self, sr: SuperResolver) -> None:
+        second = threading.Event()
+
+        class Lazy:
+            """An image file that tells when it is read."""
+
+            def __init__(self, event: threading.Event | None) -> None:
+                self.event = event
+                self.data = io.BytesIO()
+                Image.new("RGB", (4, 4)).save(self.data, "PNG")
+
+            def seekable(self) -> bool:
+                return False
+
+            def read(self, size: int = -1) -> bytes:
+                if self.event:
+                    self.event.set()
+                self.data.seek(0)
+                return self.data.read()
+
+        results = sr.map([Lazy(None), Lazy(second), Lazy(None)])
+        next(results)
+        assert second.wait(20)
+        assert len(list(results)) == 2
+
+    def test_the_first_error_is_raised(self, sr: SuperResolver) -> None:
+        rgb = noise((4, 4, 3), np.uint8)
+        results = sr.map([rgb, b"abc", rgb])
+        next(results)
+        with pytest.raises(ImageError, match="not an image"):
+            next(results)
+        assert list(results) == []
+
+    def test_errors_take_the_place_of_their_image(self, sr: SuperResolver) -> None:
+        rgb = noise((4, 4, 3), np.uint8)
+        first, second, third = sr.map([rgb, b"abc", rgb], errors="yield")
+        assert isinstance(second, ImageError)
+        assert np.array_equal(first, third)
+
+    def test_errors_of_the_iterable_itself_are_raised(self, sr: SuperResolver) -> None:
+        def images() -> Iterator[np.ndarray]:
+            yield noise((4, 4, 3), np.uint8)
+            raise RuntimeError("no more film")
+
+        with pytest.raises(RuntimeError, match="no more film"):
+            list(sr.map(images(), errors="yield"))
+
+    def test_leaving_early_ends_all_threads(self, sr: SuperResolver) -> None:
+        before = threading.active_count()
+        results = sr.map(noise((64, 64, 3), np.uint8) for _ in range(100))
+        next(results)
+        results.close()  # type: ignore[attr-defined]
+        assert threading.active_count() == before
+
+    @pytest.mark.parametrize(
+        "options", [{"errors": "ignore"}, {"workers": 0}, {"workers": 1.5}, {"outscale": 0}]
+    )
+    def test_options_are_checked_at_once(self, sr: SuperResolver, options: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"\.$"):
+            sr.map([], **options)
 
 
 class TestOptions:
