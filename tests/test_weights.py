@@ -421,3 +421,13 @@ def test_weights_that_are_no_numbers_are_refused(model_folder: Path, value: floa
 @pytest.mark.parametrize("name", ["~nosuchuser/model", "x" * 5000, "a/" + "b" * 5000, "a\0b", ""])
 def test_names_that_are_none(name: str, tmp_path: Path) -> None:
     assert len(failure(name, cache_dir=tmp_path, local_files_only=True)) < 6000
+
+
+def test_the_version_of_a_model_is_kept_and_sealed(model_folder: Path, tmp_path: Path) -> None:
+    model = weights.load(model_folder)
+    assert model.version == ""
+    weights.save(tmp_path / "two", model.config, model.state, "", version="2")
+    assert weights.load(tmp_path / "two").version == "2"
+    config = tmp_path / "two" / "config.json"
+    config.write_text(config.read_text().replace('"version": "2"', '"version": "3"'))
+    assert "was changed" in failure(tmp_path / "two")

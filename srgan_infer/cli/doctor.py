@@ -83,11 +83,12 @@ def self_test(model: str, device: str) -> SelfTest:
 
 
 def bundled_models() -> dict[str, str]:
-    """SHA-256 of each bundled model's weights, or what is wrong with them."""
+    """Version and SHA-256 of each bundled model's weights, or what is wrong with them."""
     found = {}
     for name in weights.bundled():
         try:
-            found[name] = weights.load(name).sha256
+            model = weights.load(name)
+            found[name] = f"version {model.version or 'unnamed'}, SHA-256 {model.sha256}"
         except UpscaleError as error:
             found[name] = f"FAILED: {error}"
     return found
@@ -132,7 +133,7 @@ def _lines(facts: dict[str, Any], tests: list[SelfTest], sound: bool) -> list[st
     lines += [f"{name:12} {version}" for name, version in facts["packages"].items()]
     lines += [f"device       {name}: {what}" for name, what in facts["devices"].items()]
     lines += [f"writes       {', '.join(facts['writes'])}"]
-    lines += [f"weights      {name}: SHA-256 {found}" for name, found in facts["models"].items()]
+    lines += [f"weights      {name}: {found}" for name, found in facts["models"].items()]
     for test in tests:
         what = f"self-test    {test.model} on {test.device}"
         if test.passed:

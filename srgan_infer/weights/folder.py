@@ -51,6 +51,8 @@ class Weights:
         Hexadecimal SHA-256 of ``model.safetensors``; of both, joined by ``+``, for a blend.
     folder
         Where the files lie; ``None`` for a blend.
+    version
+        What its makers call this state of the model; empty if they say nothing.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Weights:
     state: Mapping[str, Tensor]
     sha256: str
     folder: Path | None
+    version: str = ""
 
 
 def bundled() -> tuple[str, ...]:
@@ -119,7 +122,8 @@ def read(folder: Path, name: str, remedy: str = "fetch the folder again") -> Wei
             f"{folder / CONFIG_FILE} was changed or is not the one that was written "
             f"({CONFIG_HASH} does not fit); {remedy}, or export the model again."
         )
-    return Weights(name, config, {k: v.float() for k, v in state.items()}, found, folder)
+    state = {key: tensor.float() for key, tensor in state.items()}
+    return Weights(name, config, state, found, folder, str(values.get("version", "")))
 
 
 def config_hash(values: Mapping[str, Any]) -> str:
@@ -282,6 +286,7 @@ def blend(faithful: Weights, perceptual: Weights, strength: float) -> Weights:
         state=state,
         sha256=f"{faithful.sha256}+{perceptual.sha256}",
         folder=None,
+        version="+".join(filter(None, (faithful.version, perceptual.version))),
     )
 
 
@@ -291,6 +296,7 @@ def save(
     state: Mapping[str, Tensor],
     card: str,
     half: bool = False,
+    version: str = "",
 ) -> None:
     """Write a model folder in the layout that :func:`load` reads.
 
@@ -307,6 +313,8 @@ def save(
         Text of ``README.md``: Markdown behind YAML front matter.
     half
         Store float16 instead of float32: half the size, read back as float32.
+    version
+        Name of this state of the model, such as ``"2"``; empty for none.
 
     Raises
     ------
@@ -321,6 +329,7 @@ def save(
     description: dict[str, Any] = {
         "architecture": ARCHITECTURE,
         "format": FORMAT,
+        **({"version": version} if version else {}),
         "generator": config.to_dict(),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
