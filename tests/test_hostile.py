@@ -54,6 +54,10 @@ class Full(io.BytesIO):
             raise self.error
         return super().write(data)
 
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
 
 class TestFullDisk:
     """Also r01: Pillow's JPEG 2000 encoder tries a failed write for ever."""

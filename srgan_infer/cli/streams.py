@@ -142,16 +142,20 @@ def _captured_errors(said: list[str]) -> Iterator[Callable[[], None]]:
             at += len(data)
             said.extend(data.decode(errors="backslashreplace").splitlines())
 
-        with open(real, "w", encoding=encoding, errors="backslashreplace", buffering=1) as stream:
-            sys.stderr = cast(TextIO, Forgiving(stream))
-            os.dup2(file.fileno(), 2)
-            crashes = not faulthandler.is_enabled()
-            if crashes:  # whose last words must not go into the file
-                faulthandler.enable(real)
-            try:
-                yield read
-            finally:
-                if crashes:
-                    faulthandler.disable()
-                os.dup2(real, 2)
-                sys.stderr = before
+        stream = open(  # noqa: SIM115
+            real, "w", encoding=encoding, errors="backslashreplace", buffering=1
+        )
+        sys.stderr = cast(TextIO, Forgiving(stream))
+        os.dup2(file.fileno(), 2)
+        crashes = not faulthandler.is_enabled()
+        if crashes:  # whose last words must not go into the file
+            faulthandler.enable(real)
+        try:
+            yield read
+        finally:
+            if crashes:
+                faulthandler.disable()
+            os.dup2(real, 2)
+            sys.stderr = before
+            with suppress(OSError):  # closing flushes
+                stream.close()
