@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -359,3 +361,66 @@ def test_what_libraries_say_is_a_warning_or_nothing(model_folder: Path, tmp_path
     lines = [line for line in told.stderr.splitlines() if "Fax" in line or "Bad code" in line]
     assert len(lines) == 1
     assert "in.tif: warning: A library says: " in lines[0]
+
+
+@posix
+class TestBatches:
+    """What cannot be done is named, and the rest is done."""
+
+    @pytest.fixture
+    def folder(self, source: Path) -> Path:
+        folder = source.parent / "photos"
+        (folder / "inner").mkdir(parents=True)
+        source.rename(folder / "inner" / "good.png")
+        return folder
+
+    def run(self, model_folder: Path, *names: object) -> int:
+        out = model_folder.parent / "out"
+        return main([*map(str, names), "-o", str(out), "-r", "--model", str(model_folder)])
+
+    def test_a_link_to_itself(
+        self, folder: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (folder / "loop.png").symlink_to("loop.png")
+        (folder / "back").symlink_to(folder)
+        assert self.run(model_folder, folder) == 1
+        assert (folder.parent / "out" / "inner" / "good.png").exists()
+        assert "loop.png: Too many levels of symbolic links." in capsys.readouterr().err
+
+    def test_a_closed_folder(
+        self,
+        folder: Path,
+        model_folder: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (folder / "closed").mkdir()
+        original = os.scandir
+
+        def scandir(path: Path) -> Any:  # the superuser may list every folder
+            if Path(path).name == "closed":
+                raise PermissionError(13, "Permission denied", str(path))
+            return original(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert self.run(model_folder, folder) == 1
+        assert (folder.parent / "out" / "inner" / "good.png").exists()
+        assert "closed: It cannot be listed: Permission denied." in capsys.readouterr().err
+
+    @pytest.mark.parametrize("length", [245, 251, 300, 5000])
+    def test_a_long_name(
+        self,
+        folder: Path,
+        model_folder: Path,
+        capsys: pytest.CaptureFixture[str],
+        length: int,
+    ) -> None:
+        """Of the source, or of its result once the suffix is behind it."""
+        long = folder / ("x" * length + ".png")
+        with suppress(OSError):
+            long.write_bytes((folder / "inner" / "good.png").read_bytes())
+        words = ["--suffix=_large", "--model", str(model_folder)]
+        status = main([str(long), str(folder / "inner"), *words, "-o", str(folder / "inner")])
+        assert status == (length != 245)
+        assert (folder / "inner" / "good_large.png").exists()
+        assert ("ame too long" in capsys.readouterr().err) == (length != 245)

@@ -201,18 +201,20 @@ def _find(
         except ImageError as error:
             problems.append(Job(name, problem=str(error)))
             continue
-        if path.is_dir():
-            inside = list(_walk(path, path, recursive, output))
+        if os.path.isdir(path):
+            before = len(problems)
+            inside = list(_walk(path, path, recursive, output, problems))
             found += inside
-            if not inside:
+            if not inside and len(problems) == before:
                 deeper = "" if recursive else "; subfolders need --recursive"
                 problems.append(Job(name, problem=f"There is no image in this folder{deeper}."))
         elif os.path.lexists(name) or not glob.has_magic(name):
             found.append(Found(path, Path(path.name), listed=False))
         else:
-            matches = list(_match(name, recursive, output))
+            before = len(problems)
+            matches = list(_match(name, recursive, output, problems))
             found += matches
-            if not matches:
+            if not matches and len(problems) == before:
                 problems.append(Job(name, problem="No image matches this pattern."))
     unique: dict[str, Found] = {}
     for one in found:
@@ -220,26 +222,40 @@ def _find(
     return list(unique.values()), problems
 
 
-def _walk(folder: Path, base: Path, recursive: bool, output: Path | None) -> Iterator[Found]:
+def _walk(
+    folder: Path, base: Path, recursive: bool, output: Path | None, problems: list[Job]
+) -> Iterator[Found]:
     """Images in a folder, by their extension and in the order of their names.
 
-    The output folder is not entered, so that results do not become sources.
+    The output folder is not entered, so that results do not become sources. What cannot
+    be looked at goes to the problems.
     """
-    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    entries = [entry for entry in entries if not entry.name.startswith(".")]
-    for entry in entries:
-        path = folder / entry.name
-        if entry.is_file() and _is_image(path):
-            yield Found(path, path.relative_to(base), listed=True)
-    if not recursive:
-        return
-    for entry in entries:
-        path = folder / entry.name
-        if entry.is_dir(follow_symlinks=False) and not (output and _key(path) == _key(output)):
-            yield from _walk(path, base, recursive, output)
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        deeper = []
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            problems.append(Job(str(here), problem=f"It cannot be listed: {error.strerror}."))
+            continue
+        for entry in entries:
+            path = here / entry.name
+            if entry.name.startswith("."):
+                continue
+            try:
+                if _is_image(path) and entry.is_file():
+                    yield Found(path, path.relative_to(base), listed=True)
+                elif recursive and entry.is_dir(follow_symlinks=False):
+                    deeper.append(path)
+            except OSError as error:  # such as a symbolic link to itself
+                problems.append(Job(str(path), problem=f"{error.strerror}."))
+        waiting += [path for path in reversed(deeper) if not output or _key(path) != _key(output)]
 
 
-def _match(pattern: str, recursive: bool, output: Path | None) -> Iterator[Found]:
+def _match(
+    pattern: str, recursive: bool, output: Path | None, problems: list[Job]
+) -> Iterator[Found]:
     """What a pattern matches, where the shell did not look."""
     parts = Path(pattern).parts
     base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
@@ -249,9 +265,9 @@ def _match(pattern: str, recursive: bool, output: Path | None) -> Iterator[Found
         path = Path(name)
         if output and _key(output) in map(_key, path.parents) and _key(output) != _key(base):
             continue
-        if path.is_dir():
+        if os.path.isdir(path):
             if recursive:
-                yield from _walk(path, base, True, output)
+                yield from _walk(path, base, True, output, problems)
         elif exact or _is_image(path):
             yield Found(path, path.relative_to(base), listed=True)
 

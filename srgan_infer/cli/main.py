@@ -285,7 +285,7 @@ def _protect_second_input(planned: list[Job]) -> None:
     from srgan_infer.images.read import open_file
 
     for job in planned:
-        if job.source is None or job.target is None or not job.target.is_file():
+        if job.source is None or job.target is None or not os.path.isfile(job.target):
             continue
         try:
             before, after = open_file(job.source).size, open_file(job.target).size
