@@ -126,9 +126,9 @@ class TestSize:
 class TestNames:
     def test_an_address_is_named_as_it_was_given(self, run: Any) -> None:
         paint("in.png")
-        done = run("https://example.com/a.png", "in.png", "-o", "out")
+        done = run("ftp://example.com/a.png", "in.png", "-o", "out")
         assert done.status == 1
-        assert "https://example.com/a.png is a web address" in done.err
+        assert "ftp://example.com/a.png is a web address" in done.err
         assert size("out/in.png") == (24, 20)
 
     @pytest.mark.parametrize("arguments", [("--version",), ("--help",)])

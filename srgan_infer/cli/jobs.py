@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from srgan_infer.errors import ImageError
 from srgan_infer.images.formats import FORMATS, Format, choose_format
 from srgan_infer.images.read import refuse_address
+from srgan_infer.stores import Place, Remote
 
 STREAM = "-"
 SUFFIX = "_upscaled"
@@ -54,13 +56,19 @@ class Job:
         Why it cannot be done, if that is known already.
     skipped
         Why it need not be done.
+    replaces
+        Whether the result takes the place of a file that is there.
+    inner
+        The image's name inside the folder that was named; ``None`` for standard input.
     """
 
     name: str
-    source: Path | None = None
-    target: Path | None = None
+    source: Place | None = None
+    target: Place | None = None
     problem: str | None = None
     skipped: str | None = None
+    replaces: bool = False
+    inner: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,24 @@ class Found:
     listed: bool
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` parts of all images, by their names alone.
+
+    The name that counts is the one inside the folder that was named, without its
+    extension: a list may grow and each image stays in its shard, on every machine, and
+    two images whose results would have one name are in the same.
+    """
+
+    index: int
+    count: int
+
+    def __contains__(self, inner: Path) -> bool:
+        name = inner.with_suffix("").as_posix().encode(errors="surrogatepass")
+        digest = hashlib.blake2b(name, digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.count == self.index
+
+
 def plan(
     names: Sequence[str],
     output: str | None = None,
@@ -91,6 +117,7 @@ def plan(
     suffix: str | None = None,
     overwrite: bool = False,
     skip_existing: bool = False,
+    shard: Shard | None = None,
 ) -> list[Job]:
     """Decide what is read and where each result goes.
 
@@ -111,6 +138,9 @@ def plan(
         ``_upscaled`` for results beside their source, else nothing.
     overwrite, skip_existing
         Replace results that exist, or leave them.
+    shard
+        Take only the images of this part; those of the others are looked at too, so
+        that all parts refuse the same.
 
     Raises
     ------
@@ -118,7 +148,7 @@ def plan(
         If names contradict each other, two results would have one name, a
         result would replace a source, or results exist already.
     """
-    wanted = _format(format)
+    wanted = wanted_format(format)
     if STREAM in names:
         if len(names) > 1:
             raise UsageError("Standard input (-) goes with no other input; give it alone.")
@@ -133,12 +163,12 @@ def plan(
                 "give a folder."
             )
         return problems or [Job(str(found[0].path), found[0].path)]
-    if output is None or not _is_file(output, names):
+    if output is None or not is_file(output, names):
         if STREAM in names:
             raise UsageError(f"What comes from standard input needs a file name, not {output}.")
-        folder = None if output is None else _folder(output)
+        folder = None if output is None else wanted_folder(output)
         found, earlier = _without_results(found, SUFFIX if suffix is None else suffix)
-        jobs = [_named(one, folder, wanted, suffix) for one in found]
+        jobs = [named(one.path, one.inner, folder, wanted, suffix) for one in found]
         problems += earlier
     else:
         if suffix is not None:
@@ -147,22 +177,25 @@ def plan(
             raise UsageError(
                 f"{len(found)} images cannot go to the one file {output}; give a folder."
             )
-        _check_extension(output, wanted)
-        jobs = [Job(str(one.path), one.path, Path(output)) for one in found]
+        check_extension(output, wanted)
+        jobs = [Job(str(one.path), one.path, Path(output), inner=one.inner) for one in found]
         if STREAM in names:
             jobs = [Job(STREAM, None, Path(output))]
     _check_targets(jobs)
+    if shard is not None:
+        jobs = [job for job in jobs if job.inner is None or job.inner in shard]
     return _handle_existing(jobs, overwrite, skip_existing) + problems
 
 
-def _format(name: str | None) -> Format | None:
+def wanted_format(name: str | None) -> Format | None:
+    """The format that was asked for by name."""
     try:
         return None if name is None else choose_format(Path(), name)
     except ImageError as error:
         raise UsageError(f"--format: {error}") from None
 
 
-def _check_extension(output: str, wanted: Format | None) -> None:
+def check_extension(output: str, wanted: Format | None) -> None:
     """Refuse a file name that says no format, or another than was asked for."""
     if wanted is None:
         try:
@@ -173,7 +206,7 @@ def _check_extension(output: str, wanted: Format | None) -> None:
         raise UsageError(f"{output} contradicts --format {wanted.name}; change one of the two.")
 
 
-def _is_file(output: str, names: Sequence[str]) -> bool:
+def is_file(output: str, names: Sequence[str]) -> bool:
     """Whether an output names a file rather than a folder."""
     if os.path.isdir(output) or output.endswith(("/", os.sep)) or not Path(output).suffix:
         return False
@@ -182,7 +215,8 @@ def _is_file(output: str, names: Sequence[str]) -> bool:
     return len(names) == 1 and not os.path.isdir(names[0])
 
 
-def _folder(output: str) -> Path:
+def wanted_folder(output: str) -> Path:
+    """An output that has to be a folder."""
     if os.path.lexists(output) and not os.path.isdir(output):
         raise UsageError(f"{output} is a file, but a folder is needed; give another name.")
     return Path(output)
@@ -212,13 +246,13 @@ def _find(
             found.append(Found(path, Path(path.name), listed=False))
         else:
             before = len(problems)
-            matches = list(_match(name, recursive, output, problems))
-            found += matches
-            if not matches and len(problems) == before:
+            inside = list(matches(name, recursive, output, problems))
+            found += inside
+            if not inside and len(problems) == before:
                 problems.append(Job(name, problem="No image matches this pattern."))
     unique: dict[str, Found] = {}
     for one in found:
-        unique.setdefault(_key(one.path), one)
+        unique.setdefault(identity(one.path), one)
     return list(unique.values()), problems
 
 
@@ -244,16 +278,18 @@ def _walk(
             if entry.name.startswith("."):
                 continue
             try:
-                if _is_image(path) and entry.is_file():
+                if is_image(path) and entry.is_file():
                     yield Found(path, path.relative_to(base), listed=True)
                 elif recursive and entry.is_dir(follow_symlinks=False):
                     deeper.append(path)
             except OSError as error:  # such as a symbolic link to itself
                 problems.append(Job(str(path), problem=f"{error.strerror}."))
-        waiting += [path for path in reversed(deeper) if not output or _key(path) != _key(output)]
+        waiting += [
+            path for path in reversed(deeper) if not output or identity(path) != identity(output)
+        ]
 
 
-def _match(
+def matches(
     pattern: str, recursive: bool, output: Path | None, problems: list[Job]
 ) -> Iterator[Found]:
     """What a pattern matches, where the shell did not look."""
@@ -261,18 +297,20 @@ def _match(
     base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
     ending = Path(pattern).suffix
     exact = bool(ending) and not glob.has_magic(ending)
+    own = None if output is None else identity(output)
     for name in sorted(glob.glob(pattern, recursive=True)):
         path = Path(name)
-        if output and _key(output) in map(_key, path.parents) and _key(output) != _key(base):
+        if own and own != identity(base) and own in map(identity, path.parents):
             continue
         if os.path.isdir(path):
             if recursive:
                 yield from _walk(path, base, True, output, problems)
-        elif exact or _is_image(path):
+        elif exact or is_image(path):
             yield Found(path, path.relative_to(base), listed=True)
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Place) -> bool:
+    """Whether the extension is that of an image."""
     return path.suffix.lower() in WRITTEN or path.suffix.lower() in READ_ONLY
 
 
@@ -282,64 +320,67 @@ def _without_results(found: list[Found], suffix: str) -> tuple[list[Found], list
     A result has the stem of a source with the suffix behind it. One that was
     named itself is reported as skipped, one in a folder is passed over.
     """
-    stems = {_key(one.path.with_suffix("")) for one in found}
+    stems = {identity(one.path.with_suffix("")) for one in found}
     kept: list[Found] = []
     skipped: list[Job] = []
     for one in found:
         stem = one.path.stem.removesuffix(suffix)
-        if stem in ("", one.path.stem) or _key(one.path.with_name(stem)) not in stems:
+        if stem in ("", one.path.stem) or identity(one.path.with_name(stem)) not in stems:
             kept.append(one)
         elif not one.listed:
             skipped.append(Job(str(one.path), skipped="It is the result of another input."))
     return kept, skipped
 
 
-def _named(one: Found, folder: Path | None, wanted: Format | None, suffix: str | None) -> Job:
+def named(
+    source: Place, inner: Path, folder: Place | None, wanted: Format | None, suffix: str | None
+) -> Job:
     """A job whose target the command names itself."""
-    extension = one.path.suffix
+    extension = source.suffix
     own = WRITTEN.get(extension.lower())
     if wanted is None and own is None:
         extension = FALLBACK
     elif wanted is not None and own != wanted:
         extension = wanted.suffixes[0]
-    place = one.path.parent if folder is None else folder / one.inner.parent
+    place = source.parent if folder is None else folder / inner.parent
     if suffix is None:
-        suffix = SUFFIX if _key(place) == _key(one.path.parent) else ""
-    target = place / f"{one.path.stem}{suffix}{extension}"
-    return Job(str(one.path), one.path, target)
+        suffix = SUFFIX if identity(place) == identity(source.parent) else ""
+    target = place / f"{source.stem}{suffix}{extension}"
+    return Job(str(source), source, target, inner=inner)
 
 
 def _check_targets(jobs: list[Job]) -> None:
     """Refuse two results with one name, and results in the place of sources."""
-    sources = {_key(job.source) for job in jobs if job.source}
+    sources = {identity(job.source) for job in jobs if job.source}
     taken: dict[str, Job] = {}
     for job in jobs:
         if job.target is None:
             continue
-        key = _key(job.target)
-        if key in sources:
+        place = identity(job.target)
+        if place in sources:
             raise UsageError(
                 f"The result of {job.name} would replace the source {job.target}; "
                 "give another output or --suffix."
             )
-        if key in taken:
+        if place in taken:
             raise UsageError(
-                f"{taken[key].name} and {job.name} would both become {job.target}; "
+                f"{taken[place].name} and {job.name} would both become {job.target}; "
                 "do them apart or leave --format out."
             )
-        taken[key] = job
+        taken[place] = job
 
 
 def _handle_existing(jobs: list[Job], overwrite: bool, skip_existing: bool) -> list[Job]:
-    there = [job for job in jobs if job.target is not None and os.path.lexists(job.target)]
+    there = [job for job in jobs if job.target is not None and os.path.lexists(str(job.target))]
     for job in there:
         if os.path.isdir(str(job.target)):
             raise UsageError(f"{job.target} is a folder; give the result another name.")
     if not there or overwrite:
         return jobs
     if skip_existing:
+        kept = set(there)
         reason = "The result exists."
-        return [replace(job, skipped=reason) if job in there else job for job in jobs]
+        return [replace(job, skipped=reason) if job in kept else job for job in jobs]
     many = len(there) > 1
     more = f" and {len(there) - 1} more results exist" if many else " exists"
     raise UsageError(
@@ -348,6 +389,8 @@ def _handle_existing(jobs: list[Job], overwrite: bool, skip_existing: bool) -> l
     )
 
 
-def _key(path: Path) -> str:
-    """Two paths with one key are one file."""
+def identity(path: Place) -> str:
+    """Two paths with one identity are one file."""
+    if isinstance(path, Remote):
+        return path.url
     return os.path.normcase(os.path.realpath(path))

@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from srgan_infer.cli.reports import Outcome, Report, Step, bars, duration
@@ -24,8 +25,12 @@ from srgan_infer.errors import UpscaleError, printable
 from srgan_infer.version import __version__
 
 if TYPE_CHECKING:
-    from srgan_infer.cli.jobs import Job
+    from srgan_infer.cli.jobs import Job, Shard
+    from srgan_infer.cli.manifest import Manifest
     from srgan_infer.resolver import SuperResolver
+
+# Jobs that are told beforehand, or one by one as a long list is read.
+Jobs = Sequence["Job"] | Iterator["Job"]
 
 DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -95,7 +100,7 @@ def _main(arguments: Sequence[str]) -> int:
             return _refuse(str(error))
         except OSError as error:
             return _refuse(_system_reason(error))
-    if not args.inputs:
+    if not args.inputs and args.from_file is None:
         parser.print_usage(sys.stderr)
         return _refuse("Name at least one image, or - for standard input.")
 
@@ -103,9 +108,10 @@ def _main(arguments: Sequence[str]) -> int:
 
     try:
         jobs = _jobs(args)
-        _check_streams(args, jobs)
-        if not any(_is_open(job) for job in jobs):
-            return _report(args, jobs).finish(jobs)
+        if isinstance(jobs, Sequence):
+            _check_streams(args, jobs)
+            if not any(_is_open(job) for job in jobs):
+                return _tell_settled(args, jobs)
         resolvers = _resolvers(args)
     except (UsageError, UpscaleError, ValueError) as error:
         return _refuse(str(error))
@@ -202,6 +208,28 @@ def _parser() -> argparse.ArgumentParser:
     add = existing.add_argument
     add("--overwrite", action="store_true", default=False, help="replace results that exist")
     add("--skip-existing", action="store_true", default=False, help="leave results that exist")
+    group = parser.add_argument_group("long lists")
+    add = group.add_argument
+    add(
+        "--from-file",
+        metavar="LIST",
+        default=None,
+        help="a file with one name a line, - for standard input; results keep the folders",
+    )
+    add("--root", metavar="DIR", default=None, help="what the names in LIST are relative to")
+    add("--shard", type=_shard, metavar="I/N", default=None, help="part I, from 0, of N parts")
+    add(
+        "--manifest",
+        metavar="FILE",
+        default=None,
+        help="append a JSON line for each image; --skip-existing believes it",
+    )
+    add(
+        "--retry-failed",
+        action="store_true",
+        default=False,
+        help="only what failed last by the manifest",
+    )
     group = parser.add_argument_group("reports")
     add = group.add_argument
     add("--dry-run", action="store_true", default=False, help="say what would be done")
@@ -219,6 +247,15 @@ def _tile(text: str) -> int | str:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither auto, whole nor a number") from None
+
+
+def _shard(text: str) -> Shard:
+    from srgan_infer.cli.jobs import Shard
+
+    index, slash, count = text.partition("/")
+    if slash and index.isdecimal() and count.isdecimal() and int(index) < int(count):
+        return Shard(int(index), int(count))
+    raise argparse.ArgumentTypeError(f"{text!r} is not like 0/8, with parts from 0 to 7")
 
 
 def _size(text: str) -> tuple[int | None, int | None]:
@@ -247,36 +284,58 @@ def _refuse(sentence: str) -> int:
     return BAD_USAGE
 
 
-def _report(args: argparse.Namespace, jobs: Sequence[Job]) -> Report:
-    return Report(len(jobs), args.json, args.quiet)
+def _report(args: argparse.Namespace, jobs: Jobs) -> Report:
+    return Report(len(jobs) if isinstance(jobs, Sequence) else None, args.json, args.quiet)
 
 
 def _is_open(job: Job) -> bool:
     return not job.problem and not job.skipped
 
 
-def _jobs(args: argparse.Namespace) -> list[Job]:
+def _jobs(args: argparse.Namespace) -> Jobs:
     """The images to do; two names without -o are input and output."""
     from srgan_infer.cli import jobs
+    from srgan_infer.stores import is_remote
 
     names, output = list(args.inputs), args.output
-    short = output is None and len(names) == 2
+    short = output is None and len(names) == 2 and args.from_file is None
     if short:
         names, output = names[:1], names[1]
-    planned = jobs.plan(
-        names,
-        output,
-        recursive=args.recursive,
-        format=args.format,
-        suffix=args.suffix,
-        overwrite=args.overwrite,
-        skip_existing=args.skip_existing,
-    )
     if args.quality is not None and not 1 <= args.quality <= 100:
         raise jobs.UsageError(f"--quality must be between 1 and 100, not {args.quality}.")
+    if args.retry_failed and args.manifest is None:
+        raise jobs.UsageError("--retry-failed needs the --manifest that says what failed.")
+    choices = {
+        "format": args.format,
+        "suffix": args.suffix,
+        "overwrite": args.overwrite,
+        "skip_existing": args.skip_existing,
+        "shard": args.shard,
+    }
+    if args.from_file or args.manifest or any(map(is_remote, (*names, output or ""))):
+        if short and args.overwrite:
+            raise jobs.UsageError(f"Two names may be two inputs: to replace {output} say -o.")
+        return _long_jobs(args, names, output, choices)
+    if args.root is not None:
+        raise jobs.UsageError("--root is what the names of --from-file are relative to.")
+    planned = jobs.plan(names, output, recursive=args.recursive, **choices)
     if short and args.overwrite:
         _protect_second_input(planned)
     return planned
+
+
+def _long_jobs(
+    args: argparse.Namespace, names: list[str], output: str | None, choices: dict[str, Any]
+) -> Iterator[Job]:
+    """The images to do where there may be too many to look at them beforehand."""
+    from srgan_infer.cli.lists import Lists, plan_lazily
+    from srgan_infer.cli.manifest import Records
+
+    records = None
+    if args.manifest is not None and (args.skip_existing or args.retry_failed):
+        records = Records(args.manifest)
+    lists = Lists(names, args.from_file, args.root, args.recursive)
+    return plan_lazily(lists, output, records=records, retry_failed=args.retry_failed, **choices)
 
 
 def _protect_second_input(planned: list[Job]) -> None:
@@ -285,7 +344,9 @@ def _protect_second_input(planned: list[Job]) -> None:
     from srgan_infer.images.read import open_file
 
     for job in planned:
-        if job.source is None or job.target is None or not os.path.isfile(job.target):
+        if not isinstance(job.source, Path) or not isinstance(job.target, Path):
+            continue
+        if not os.path.isfile(job.target):
             continue
         try:
             before, after = open_file(job.source).size, open_file(job.target).size
@@ -325,31 +386,52 @@ def _resolvers(args: argparse.Namespace) -> list[SuperResolver]:
     return [SuperResolver.from_pretrained(device=name, **_options(args)) for name in devices]
 
 
-def _run(args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[SuperResolver]) -> int:
+def _run(args: argparse.Namespace, jobs: Jobs, resolvers: Sequence[SuperResolver]) -> int:
     """Do the jobs and tell about each."""
     report = _report(args, jobs)
-    todo = [job for job in jobs if _is_open(job)]
-    with (
-        _termination_as_ctrl_c(),
-        foreign_lines() as said,
-        bars(report, len(todo), len(resolvers)) as (advance, steps),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(_termination_as_ctrl_c())
+        said = stack.enter_context(foreign_lines())
+        try:
+            manifest = stack.enter_context(_manifest(args))
+        except OSError as error:
+            return _refuse(f"--manifest: {_system_reason(error)}")
+        advance, steps = stack.enter_context(bars(report, report.total, len(resolvers)))
         if len(resolvers) == 1:
             # Not in a thread: outside the main one, glibc's allocator lets the memory of
             # ever new tensors grow to several times of what they need.
-            outcomes = (_upscale(args, job, resolvers[0], steps[0]) for job in todo)
+            outcomes = (_upscale(args, job, resolvers[0], steps[0]) for job in jobs)
         else:
-            outcomes = _share(args, todo, resolvers, steps)
-        with closing(outcomes):
-            for outcome in outcomes:
-                report.tell(replace(outcome, warnings=(*outcome.warnings, *said())))
-                advance()
-    return report.finish([job for job in jobs if not _is_open(job)])
+            outcomes = _share(args, iter(jobs), resolvers, steps)
+        stack.enter_context(closing(outcomes))
+        for outcome in outcomes:
+            outcome = replace(outcome, warnings=(*outcome.warnings, *said()))
+            report.tell(outcome)
+            if manifest is not None and outcome.status in ("done", "failed"):
+                try:
+                    manifest.add(outcome.line())
+                except OSError as error:
+                    # Without its record the run could not be gone on with.
+                    report.say(f"srgan-upscale: --manifest: {_system_reason(error)}")
+                    return SOME_FAILED
+            advance()
+    return report.finish()
+
+
+@contextmanager
+def _manifest(args: argparse.Namespace) -> Iterator[Manifest | None]:
+    if args.manifest is None:
+        yield None
+        return
+    from srgan_infer.cli.manifest import Manifest
+
+    with closing(Manifest(args.manifest)) as manifest:
+        yield manifest
 
 
 def _share(
     args: argparse.Namespace,
-    todo: Sequence[Job],
+    jobs: Iterator[Job],
     resolvers: Sequence[SuperResolver],
     steps: Sequence[Step],
 ) -> Generator[Outcome, None, None]:
@@ -358,10 +440,8 @@ def _share(
     Ctrl-C reaches the main thread only. The others then end at their next
     step, so that they leave no half file.
     """
-    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
     outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-    for job in todo:
-        waiting.put(job)
     stop = threading.Event()
 
     def work(resolver: SuperResolver, step: Step) -> None:
@@ -370,9 +450,9 @@ def _share(
                 raise KeyboardInterrupt
             step(name, done, total)
 
-        with suppress(queue.Empty, KeyboardInterrupt):
-            while not stop.is_set():
-                outcomes.put(_upscale(args, waiting.get_nowait(), resolver, step_or_stop))
+        with suppress(KeyboardInterrupt):
+            while (job := waiting.get()) is not None and not stop.is_set():
+                outcomes.put(_upscale(args, job, resolver, step_or_stop))
 
     workers = [
         threading.Thread(target=work, args=pair, daemon=True)
@@ -381,10 +461,20 @@ def _share(
     for worker in workers:
         worker.start()
     try:
-        for _ in todo:
+        pending = 0
+        while True:
+            # Few are taken beforehand: the list may be long, or still being written.
+            while pending < 2 * len(workers) and (job := next(jobs, None)) is not None:
+                waiting.put(job)
+                pending += 1
+            if not pending:
+                return
             yield _next(outcomes, workers)
+            pending -= 1
     finally:
         stop.set()
+        for _ in workers:
+            waiting.put(None)
         for worker in workers:
             worker.join()
 
@@ -407,21 +497,23 @@ def _upscale(
     step: Step,
 ) -> Outcome:
     """One image; whatever goes wrong with it is its outcome."""
+    if (settled := _settled(job)) is not None:
+        return settled
     start = time.perf_counter()
-    source: Any = sys.stdin.buffer if job.source is None else job.source
-    target: Any = sys.stdout.buffer if job.target is None else job.target
     try:
-        if job.target is not None:
+        if isinstance(job.target, Path):
             job.target.parent.mkdir(parents=True, exist_ok=True)
-        result = resolver.upscale_file(
-            source,
-            target,
-            format=args.format,
-            quality=args.quality,
-            overwrite=args.overwrite,
-            **_sizing(args),
-            progress=lambda done, total: step(job.name, done, total),
-        )
+        with _files(job) as (source, target):
+            result = resolver.upscale_file(
+                source,
+                target,
+                format=args.format,
+                quality=args.quality,
+                overwrite=args.overwrite or job.replaces,
+                **_sizing(args),
+                progress=lambda done, total: step(job.name, done, total),
+            )
+            written = None if result.target is None else result.target.stat().st_size
         if job.target is None:
             sys.stdout.buffer.flush()
     except UpscaleError as error:
@@ -434,14 +526,38 @@ def _upscale(
         return Outcome(job, "failed", " ".join(reason.split()))
     facts = {
         "output_size": result.size,
+        "output_bytes": written,
         "frames": result.frames,
         "passes": result.passes,
         "seconds": round(time.perf_counter() - start, 3),
         "device": str(resolver.device),
         "suggested_model": result.suggested_model,
     }
-    done = job if job.target is None else replace(job, target=result.target)
+    done = replace(job, target=result.target) if isinstance(job.target, Path) else job
     return Outcome(done, "done", facts=facts, warnings=result.warnings)
+
+
+def _tell_settled(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
+    report = _report(args, jobs)
+    for outcome in filter(None, map(_settled, jobs)):
+        report.tell(outcome)
+    return report.finish()
+
+
+def _settled(job: Job) -> Outcome | None:
+    """What became of a job that needs no work."""
+    if job.problem:
+        return Outcome(job, "failed", job.problem)
+    return Outcome(job, "skipped", job.skipped) if job.skipped else None
+
+
+@contextmanager
+def _files(job: Job) -> Iterator[tuple[Any, Any]]:
+    """What is read and what is written: local files or standard streams."""
+    from srgan_infer.stores import local_files
+
+    with local_files(job.source, job.target) as (source, target):
+        yield source or sys.stdin.buffer, target or sys.stdout.buffer
 
 
 def _system_reason(error: OSError, what: str = "") -> str:
@@ -450,24 +566,25 @@ def _system_reason(error: OSError, what: str = "") -> str:
     return f"{where}: {error.strerror or error}." if where else f"{error.strerror or error}."
 
 
-def _dry_run(
-    args: argparse.Namespace, jobs: Sequence[Job], resolvers: Sequence[SuperResolver]
-) -> int:
+def _dry_run(args: argparse.Namespace, jobs: Jobs, resolvers: Sequence[SuperResolver]) -> int:
     """Say what would be done, from the headers and a short trial of the speed."""
     report = _report(args, jobs)
     resolver = resolvers[0]
     speed = resolver.seconds_per_pixel()
     total = 0.0
-    for job in filter(_is_open, jobs):
+    for job in jobs:
+        if (settled := _settled(job)) is not None:
+            report.tell(settled)
+            continue
         try:
-            source: Any = sys.stdin.buffer if job.source is None else job.source
-            plan = resolver.plan_file(
-                source,
-                job.target,
-                format=args.format,
-                quality=args.quality,
-                **_sizing(args),
-            )
+            with _files(job) as (source, target):
+                plan = resolver.plan_file(
+                    source,
+                    None if job.target is None else target,
+                    format=args.format,
+                    quality=args.quality,
+                    **_sizing(args),
+                )
         except UpscaleError as error:
             report.tell(Outcome(job, "failed", str(error)))
             continue
@@ -489,8 +606,8 @@ def _dry_run(
             "suggested_model": plan.suggested_model,
         }
         report.tell(Outcome(job, "planned", facts=facts, warnings=plan.warnings))
-    status = report.finish([job for job in jobs if not _is_open(job)])
-    if not report.quiet and report.total > 1:
+    status = report.finish()
+    if not report.quiet and report.total != 1:
         report.say(f"{duration(total / len(resolvers))} in all")
     return status
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ SCHEMA = 1
 
 # Told the image's name, the steps done and their number.
 Step = Callable[[str, int, int], None]
+
+# Different reasons that the summary of a long list names.
+MOST_KINDS = 20
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,30 @@ class Outcome:
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    def line(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {
+            "schema": SCHEMA,
+            "input": self.job.name,
+            "output": None if self.job.target is None else str(self.job.target),
+            "status": self.status,
+            "reason": self.reason,
+            "warnings": self.warnings,
+            **self.facts,
+        }
+
+    def kind(self) -> str:
+        """The reason without the names of this image, as of others that fare alike."""
+        job, kind = self.job, self.reason or ""
+        for name in {job.name, str(job.target), str(job.source)}:
+            kind = kind.replace(name, "…")
+        return kind
+
 
 class Report:
     """Tells about outcomes, for people on stderr or as JSON on stdout, and counts them."""
 
-    def __init__(self, total: int, as_json: bool, quiet: bool) -> None:
+    def __init__(self, total: int | None, as_json: bool, quiet: bool) -> None:
         self.json = as_json
         self.quiet = quiet or as_json
         self.total = total
@@ -59,23 +82,17 @@ class Report:
         self.bars = sys.stderr.isatty() and not quiet
         self.advised = False
         self.lost = False
+        self.failures: Counter[str] = Counter()
 
     def tell(self, outcome: Outcome) -> None:
         """One line about one image."""
         self.counts[outcome.status] += 1
         job = outcome.job
         if self.json:
-            line = {
-                "schema": SCHEMA,
-                "input": job.name,
-                "output": None if job.target is None else str(job.target),
-                "status": outcome.status,
-                "reason": outcome.reason,
-                "warnings": outcome.warnings,
-                **outcome.facts,
-            }
-            self._print(json.dumps(line))
+            self._print(json.dumps(outcome.line()))
         if outcome.status == "failed":
+            if len(self.failures) < MOST_KINDS or outcome.kind() in self.failures:
+                self.failures[outcome.kind()] += 1
             named = job.name in str(outcome.reason)
             self.say(f"srgan-upscale: {'' if named else f'{job.name}: '}{outcome.reason}")
         elif not self.quiet:
@@ -87,15 +104,13 @@ class Report:
                 self.advised = True  # once a batch
                 self.say(f"{job.name}: this JPEG is heavily compressed; try --model {model}")
 
-    def finish(self, jobs: Sequence[Job] = ()) -> int:
-        """Tell about jobs that need no work, sum up, and give the exit status."""
-        for job in jobs:
-            if job.problem:
-                self.tell(Outcome(job, "failed", job.problem))
-            elif job.skipped:
-                self.tell(Outcome(job, "skipped", job.skipped))
-        if self.total > 1 and not self.quiet:
-            self.say(", ".join(f"{n} {what}" for what, n in self.counts.items() if n))
+    def finish(self) -> int:
+        """Sum up, and give the exit status."""
+        if self.total != 1 and not self.quiet:
+            self.say(", ".join(f"{n} {what}" for what, n in self.counts.items() if n) or "no image")
+            if self.total is None:
+                for kind, count in self.failures.most_common(MOST_KINDS):
+                    self.say(f"  {count} failed: {kind}")
         return 1 if self.counts["failed"] or self.lost else 0
 
     def _print(self, line: str) -> None:
@@ -148,7 +163,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def bars(
-    report: Report, images: int, workers: int
+    report: Report, images: int | None, workers: int
 ) -> Iterator[tuple[Callable[[], None], list[Step]]]:
     """Progress of the batch, and of each worker's image, on a terminal."""
     if not report.bars:
@@ -156,13 +171,14 @@ def bars(
         return
     from tqdm import tqdm
 
+    single = images is not None and images < 2
     with tqdm(
-        total=images, unit="image", desc="Images", disable=images < 2, dynamic_ncols=True
+        total=images, unit="image", desc="Images", disable=single, dynamic_ncols=True
     ) as whole:
-        below = 0 if images < 2 else 1
+        below = 0 if single else 1
         bars = [
             tqdm(unit="step", position=below + index, leave=False, dynamic_ncols=True)
-            for index in range(min(workers, images))
+            for index in range(workers if images is None else min(workers, images))
         ]
 
         def mover(bar: Any) -> Step:
