@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from srgan_infer.images.alpha import fill_transparent, upscale_alpha
+from srgan_infer.images.alpha import (
+    FilledRows,
+    fill_transparent,
+    split_alpha,
+    upscale_alpha,
+    visible_mean,
+)
 from srgan_infer.images.pillow import from_pil
+from srgan_infer.images.read import open_file
 
 Array = npt.NDArray[Any]
 
@@ -117,3 +127,43 @@ def test_alpha_in_bands_equals_the_whole(
 def test_full_and_no_cover_stay_exact() -> None:
     for value in (0, 255):
         assert (upscale_alpha(np.full((7, 5), value, np.uint8), 4) == value).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 160),
+    width=st.integers(1, 6),
+    channels=st.sampled_from([2, 4]),
+    dtype=st.sampled_from(["uint8", "uint16", "float32"]),
+    part=st.sampled_from([0.0, 0.003, 0.1, 1.0]),
+    cuts=st.lists(st.integers(0, 160), max_size=4),
+    seed=st.integers(0, 999),
+)
+def test_filled_in_bands_equals_the_whole(
+    height: int, width: int, channels: int, dtype: str, part: float, cuts: list[int], seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    top = 1 if dtype == "float32" else np.iinfo(dtype).max
+    rows = (random.random((height, width, channels)) * top).astype(dtype)
+    rows[..., -1] *= random.random((height, width)) < part
+    decoded = split_alpha(rows)
+    assert np.array_equal(decoded.color[:], fill_transparent(rows[..., :-1], rows[..., -1]))
+    assert decoded.alpha is not None
+    assert np.array_equal(decoded.alpha[:], rows[..., -1])
+    filled = FilledRows(rows, visible_mean(rows))
+    edges = sorted({0, height, *(min(cut, height) for cut in cuts)})
+    bands = [filled[first:last] for first, last in pairwise(edges)]
+    assert np.array_equal(np.concatenate(bands)[..., :-1], decoded.color[:])
+
+
+def test_a_large_transparent_image_does_not_stay_in_memory(tmp_path: Path) -> None:
+    sprite = np.zeros((1600, 1500, 4), np.uint8)
+    sprite[::2, :, :3], sprite[400:1200, ::3, 3] = 200, 255
+    Image.fromarray(sprite).save(tmp_path / "sprite.png")
+    tracemalloc.start()
+    decoded = next(open_file(tmp_path / "sprite.png").frames())
+    held, _ = tracemalloc.get_traced_memory()
+    assert decoded.alpha is not None
+    assert np.array_equal(decoded.alpha[500:520], sprite[500:520, :, 3])
+    tracemalloc.stop()
+    assert held < sprite.nbytes / 10

@@ -57,7 +57,7 @@ def double(image: DecodedImage) -> Array:
     """Twice as large by repetition, alpha last: the shape of what a network would give."""
     rows = image.color[0 : image.color.shape[0]]
     if image.alpha is not None:
-        rows = np.dstack([rows, image.alpha])
+        rows = np.dstack([rows, image.alpha[:]])
     return rows.repeat(2, axis=0).repeat(2, axis=1)
 
 

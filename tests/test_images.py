@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 
 def pixels_of(image: DecodedImage) -> Array:
     color = image.color[0 : image.color.shape[0]]
-    return color if image.alpha is None else np.dstack([color, image.alpha])
+    return color if image.alpha is None else np.dstack([color, image.alpha[:]])
 
 
 def read(file: Any) -> tuple[SourceImage, Array]:

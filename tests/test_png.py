@@ -54,7 +54,7 @@ def decode(data: bytes) -> Array:
     file = open_file(io.BytesIO(data))
     image = next(file.frames())
     color = image.color[0 : file.size[1]]
-    return color if image.alpha is None else np.dstack([color, image.alpha])
+    return color if image.alpha is None else np.dstack([color, image.alpha[:]])
 
 
 def content(kind: str, shape: tuple[int, int, int], dtype: npt.DTypeLike, seed: int) -> Array:

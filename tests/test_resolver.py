@@ -446,14 +446,14 @@ class TestOutputSize:
         result = np.stack(planes, axis=2).clip(0, top)
         return result if whole.dtype == np.float32 else np.rint(result)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(
         height=st.integers(1, 30),
         width=st.integers(1, 30),
         channels=st.integers(1, 4),
         dtype=st.sampled_from([np.uint8, np.uint16, np.float32]),
         factor=st.floats(0.1, 4),
-        tile=st.sampled_from(["whole", 1, 5, 16]),
+        tile=st.sampled_from(["whole", 5, 16]),
         seed=st.integers(0, 99),
     )
     def test_below_the_networks_scale_its_result_is_reduced(

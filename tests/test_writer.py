@@ -105,7 +105,7 @@ def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str, channels: int) -> No
     assert write(file, pixels) == ()
     image = next(open_file(file).frames())
     color = image.color[0:24]
-    read = color if image.alpha is None else np.dstack([color, image.alpha])
+    read = color if image.alpha is None else np.dstack([color, image.alpha[:]])
     assert read.dtype == np.uint16
     assert np.array_equal(read, pixels)
 
@@ -344,7 +344,7 @@ def test_animations(tmp_path: Path, suffix: str) -> None:
     assert suffix == "avif" or read.metadata.loop == 3
     for image, frame in zip(read.frames(), frames, strict=True):
         assert image.alpha is not None
-        assert np.abs(image.alpha.astype(int) - frame[..., 3]).max() <= 8
+        assert np.abs(image.alpha[:].astype(int) - frame[..., 3]).max() <= 8
         opaque = frame[..., 3] == 255
         inner = np.asarray(image.color[0:24]).astype(int)
         lossy = 60 if suffix in ("webp", "avif") else 0

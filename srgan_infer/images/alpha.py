@@ -8,6 +8,7 @@ it is replaced by the nearest visible colour before the image is upscaled.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from srgan_infer.images.resize import reduce_rows
-from srgan_infer.images.rows import Channels, DecodedImage, RowSource
+from srgan_infer.images.rows import Channels, DecodedImage, Plane, RowSource, hold
 
 Array = npt.NDArray[Any]
 
 # Further from an edge than any usual network looks; beyond it one colour does.
 REACH = 48
+# Rows whose sums are taken together: floats are added in one order, however they are read.
+MEAN_ROWS = 256
+
 # Upscaled pixels that are made at a time.
 BLOCK_PIXELS = 1 << 20
 
@@ -50,10 +54,26 @@ def fill_transparent(color: Array, alpha: Array) -> Array:
     hidden = alpha == 0
     if not hidden.any():
         return color
-    height, width, channels = color.shape
     if hidden.all():
         return np.zeros_like(color)
-    mean = np.array([color[..., c].mean(where=~hidden, dtype=np.float64) for c in range(channels)])
+    return _grow(color, hidden, visible_mean(np.dstack([color, alpha])))
+
+
+def visible_mean(rows: RowSource) -> Array:
+    """(C,) float64 mean of the colours where alpha, the last channel, is not 0."""
+    height, _, channels = rows.shape
+    total, count = np.zeros(channels - 1), 0
+    for top in range(0, height, MEAN_ROWS):
+        part = rows[top : min(top + MEAN_ROWS, height)]
+        visible = part[..., -1] != 0
+        total += part[visible][:, :-1].sum(axis=0, dtype=np.float64)
+        count += int(visible.sum())
+    return total / max(count, 1)
+
+
+def _grow(color: Array, hidden: Array, mean: Array) -> Array:
+    """A copy whose hidden pixels have the colours around them, and far away the mean."""
+    height, width, channels = color.shape
     integer = np.issubdtype(color.dtype, np.integer)
 
     # A border of one pixel, neither known nor hidden, saves every bounds check.
@@ -88,27 +108,61 @@ def fill_transparent(color: Array, alpha: Array) -> Array:
     return grid
 
 
+@dataclass(frozen=True)
+class FilledRows:
+    """Rows whose hidden pixels have the nearest visible colours.
+
+    They are those that :func:`fill_transparent` makes of the whole image.
+
+    Parameters
+    ----------
+    rows
+        (H, W, C + 1), alpha last.
+    mean
+        (C,) the mean visible colour.
+    """
+
+    rows: RowSource
+    mean: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, C + 1)."""
+        return self.rows.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the rows."""
+        return self.rows.dtype
+
+    def __getitem__(self, rows: slice) -> Array:
+        top, bottom, _ = rows.indices(self.shape[0])
+        # What a pixel takes came from no further away than the reach.
+        first, last = max(top - REACH, 0), min(bottom + REACH, self.shape[0])
+        part = self.rows[first:last]
+        hidden = part[..., -1] == 0
+        if hidden.any():
+            color = _grow(part[..., :-1], hidden, self.mean)
+            part = np.concatenate([color, part[..., -1:]], axis=2)
+        return part[top - first : bottom - first]
+
+
 def split_alpha(rows: RowSource) -> DecodedImage:
     """Split alpha off, and give the hidden pixels the colour of visible ones."""
-    height, _, channels = rows.shape
+    channels = rows.shape[2]
     if channels in (1, 3):
         return DecodedImage(rows, None)
-    alpha = np.empty(rows.shape[:2], rows.dtype)
-    for top in range(0, height, 256):
-        alpha[top : top + 256] = rows[top : top + 256][..., -1]
-    color = Channels(rows, 0, channels - 1)
-    if alpha.all():
-        return DecodedImage(color, alpha)
-    return DecodedImage(fill_transparent(color[0:height], alpha), alpha)
+    held = hold(FilledRows(rows, visible_mean(rows)))
+    return DecodedImage(Channels(held, 0, channels - 1), Plane(held, channels - 1))
 
 
-def upscale_alpha(alpha: Array, scale: int, top: int = 0, bottom: int | None = None) -> Array:
+def upscale_alpha(alpha: RowSource, scale: int, top: int = 0, bottom: int | None = None) -> Array:
     """Upscale alpha smoothly (bicubic), whole or a band of rows.
 
     Parameters
     ----------
     alpha
-        (H, W) uint8, uint16 or float32.
+        (H, W) rows, uint8, uint16 or float32.
     scale
         Magnification.
     top, bottom
@@ -134,13 +188,15 @@ def upscale_alpha(alpha: Array, scale: int, top: int = 0, bottom: int | None = N
     return rows
 
 
-def alpha_rows(alpha: Array, upscaled: tuple[int, int], size: tuple[int, int]) -> Iterator[Array]:
+def alpha_rows(
+    alpha: RowSource, upscaled: tuple[int, int], size: tuple[int, int]
+) -> Iterator[Array]:
     """Alpha in the size of the result, (h, W', 1) from top to bottom.
 
     Parameters
     ----------
     alpha
-        (H, W) uint8, uint16 or float32.
+        (H, W) rows, uint8, uint16 or float32.
     upscaled, size
         (W, H) of what the network gives, and of the result, to which it is reduced.
     """

@@ -6,6 +6,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 BAND_BYTES = 4 << 20
+
+# Larger images wait in a temporary file for their turn.
+SPOOL_PIXELS = 2_000_000
 
 
 class RowSource(Protocol):
@@ -40,12 +44,12 @@ class DecodedImage:
     color
         (H, W, 1 | 3); uint8, uint16, or float32 in [0, 1].
     alpha
-        (H, W) of the same dtype, or None. Where it is 0 the colour is that of
+        (H, W) rows of the same dtype, or None. Where it is 0 the colour is that of
         the nearest visible pixels.
     """
 
     color: RowSource
-    alpha: Array | None
+    alpha: RowSource | None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,27 @@ class Channels:
 
     def __getitem__(self, rows: slice) -> Array:
         return np.ascontiguousarray(self.rows[rows][..., self.first : self.last])
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One channel of a row source, as (h, W) rows."""
+
+    rows: RowSource
+    channel: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return (self.rows.shape[0], self.rows.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the whole."""
+        return self.rows.dtype
+
+    def __getitem__(self, rows: slice) -> Array:
+        return np.ascontiguousarray(self.rows[rows][..., self.channel])
 
 
 class Blocks:
@@ -176,3 +201,13 @@ class SpooledRows:
         if read != count * self._line:
             raise OSError("the temporary file with the image's rows was cut short")
         return result
+
+
+def hold(rows: RowSource) -> RowSource:
+    """The same rows, ready to be read again: of a small image in memory, of a large one on disk."""
+    height, width, _ = rows.shape
+    if height * width >= SPOOL_PIXELS:
+        # Without room for temporary files, the memory has to do.
+        with suppress(OSError):
+            return SpooledRows(rows)
+    return rows[0:height]
