@@ -11,8 +11,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, overload
 
@@ -36,6 +37,7 @@ from srgan_infer.images.rows import DecodedImage
 from srgan_infer.images.write import create
 from srgan_infer.network.generator import Generator, GeneratorConfig
 from srgan_infer.threads import map_in_order
+from srgan_infer.version import __version__
 
 Array = npt.NDArray[Any]
 
@@ -492,6 +494,9 @@ class SuperResolver:
         format: str | None = None,
         quality: int | None = None,
         overwrite: bool = True,
+        strip_metadata: bool = False,
+        keep_dates: bool = False,
+        note: bool = False,
         outscale: float | None = None,
         size: Box | None = None,
         megapixels: float | None = None,
@@ -521,6 +526,15 @@ class SuperResolver:
             Whether a file that is at the target, or appears there while the result is
             computed, is replaced. If not, it stays, and the result goes beside it, to
             ``name-1.png`` or the next number that is free, with a warning.
+        strip_metadata
+            Whether everything is left out that the image does not need to look the same:
+            colour profile and signalling, resolution and timing stay.
+        keep_dates
+            Whether the result gets the times of access and modification of the source,
+            where both are paths.
+        note
+            Whether an entry is added to the history in XMP: upscaled, by which model
+            and version.
         outscale, size, megapixels
             The size of the result, as for a call.
         tile, max_memory
@@ -538,7 +552,8 @@ class SuperResolver:
         ValueError
             If an option has a value that means nothing.
         """
-        file = open_file(_file(source))
+        dates = _dates(source) if keep_dates else None
+        file = self._with_metadata(open_file(_file(source)), strip_metadata, note)
         plan = self._plan_file(
             file, target, format, quality, self._asked(outscale, size, megapixels, tile, max_memory)
         )
@@ -559,7 +574,9 @@ class SuperResolver:
             for index, image in enumerate(file.frames()):
                 for rows in self._bands(image, plan.cut, _shared(report, index, file.n_frames)):
                     writer.write(rows)
-        lost = tuple(map(printable, dict.fromkeys((*plan.warnings, *writer.warnings))))
+        late = _set_dates(writer.path, dates)
+        said = dict.fromkeys((*plan.warnings, *writer.warnings, *late))
+        lost = tuple(map(printable, said))
         _warn(lost)
         return FileResult(
             plan.size,
@@ -577,6 +594,8 @@ class SuperResolver:
         *,
         format: str | None = None,
         quality: int | None = None,
+        strip_metadata: bool = False,
+        note: bool = False,
         outscale: float | None = None,
         size: Box | None = None,
         megapixels: float | None = None,
@@ -587,8 +606,10 @@ class SuperResolver:
 
         Parameters
         ----------
-        source, format, quality, outscale, size, megapixels, tile, max_memory
+        source, format, quality, strip_metadata, note
             As of :meth:`upscale_file`.
+        outscale, size, megapixels, tile, max_memory
+            Likewise.
         target
             Likewise, ``None`` standing for any file object; nothing is written.
 
@@ -602,7 +623,21 @@ class SuperResolver:
             If an option has a value that means nothing.
         """
         asked = self._asked(outscale, size, megapixels, tile, max_memory)
-        return self._plan_file(open_file(_file(source)), target, format, quality, asked)
+        file = self._with_metadata(open_file(_file(source)), strip_metadata, note)
+        return self._plan_file(file, target, format, quality, asked)
+
+    def _with_metadata(self, file: SourceImage, strip: bool, note: bool) -> SourceImage:
+        """The file with the metadata that its result gets."""
+        metadata = file.metadata.stripped() if strip else file.metadata
+        if note:
+            # A folder is named without the path to it, which is nobody's business.
+            name = Path(self.name).name if Path(self.name).is_dir() else self.name
+            metadata = metadata.noted(
+                f"srgan-infer {__version__}",
+                f"upscaled by the model {name} (SHA-256 {self.sha256})",
+                datetime.now().astimezone().isoformat(timespec="seconds"),
+            )
+        return replace(file, metadata=metadata)
 
     def _plan_file(
         self,
@@ -839,6 +874,27 @@ def suggested_model(name: str, file: SourceImage) -> str | None:
     """The bundled model that suits a file better than the default, where that one is used."""
     compressed = file.jpeg_quality is not None and file.jpeg_quality <= COMPRESSED_QUALITY
     return weights.PHOTO if compressed and name == weights.DEFAULT else None
+
+
+def _dates(source: str | os.PathLike[str] | bytes | BinaryIO) -> tuple[int, int] | None:
+    """Times of access and modification in nanoseconds; None of what is no file."""
+    if not isinstance(source, (str, os.PathLike)):
+        return None
+    with suppress(OSError):  # said when it is opened
+        status = os.stat(source)
+        return status.st_atime_ns, status.st_mtime_ns
+    return None
+
+
+def _set_dates(path: Path | None, dates: tuple[int, int] | None) -> tuple[str, ...]:
+    """Give a result the times of its source, or say that it does not take them."""
+    if path is None or dates is None:
+        return ()
+    try:
+        os.utime(path, ns=dates)
+    except OSError as error:
+        return (f"The dates of {path} stay those of now: {error.strerror or error}.",)
+    return ()
 
 
 def _file(file: str | os.PathLike[str] | bytes | BinaryIO) -> Path | BinaryIO:

@@ -204,6 +204,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--format", metavar="F", default=None, help="png, jpg, webp, tif, ...; else as named")
     add("--quality", type=int, metavar="Q", default=None, help="1 to 100, of lossy formats")
     add("--suffix", metavar="TEXT", default=None, help="put behind the names of results")
+    add(
+        "--strip-metadata",
+        action="store_true",
+        default=False,
+        help="leave out all but colours, resolution and timing",
+    )
+    add("--keep-dates", action="store_true", default=False, help="results get the source's dates")
+    add("--note", action="store_true", default=False, help="note model and version in XMP")
     existing = group.add_mutually_exclusive_group()
     add = existing.add_argument
     add("--overwrite", action="store_true", default=False, help="replace results that exist")
@@ -510,6 +518,9 @@ def _upscale(
                 format=args.format,
                 quality=args.quality,
                 overwrite=args.overwrite or job.replaces,
+                strip_metadata=args.strip_metadata,
+                keep_dates=args.keep_dates,
+                note=args.note,
                 **_sizing(args),
                 progress=lambda done, total: step(job.name, done, total),
             )
@@ -583,6 +594,8 @@ def _dry_run(args: argparse.Namespace, jobs: Jobs, resolvers: Sequence[SuperReso
                     None if job.target is None else target,
                     format=args.format,
                     quality=args.quality,
+                    strip_metadata=args.strip_metadata,
+                    note=args.note,
                     **_sizing(args),
                 )
         except UpscaleError as error:

@@ -192,6 +192,14 @@ def density(x: Fraction | float, y: Fraction | float, unit: Fraction) -> Density
     return None if not unit and x == y else Density(x, y, unit)
 
 
+def density_of_metres(x: int, y: int) -> Density | None:
+    """Whole pixels a metre; as pixels an inch where that is what was rounded to them."""
+    inches = [round(value * INCH) for value in (x, y)]
+    if all(inches) and [round(value / INCH) for value in inches] == [x, y]:
+        return density(inches[0], inches[1], INCH)
+    return density(x, y, METRE)
+
+
 # --- JPEG
 
 
@@ -376,7 +384,8 @@ def _png_fact(found: FileBlocks, kind: bytes, data: bytes) -> FileBlocks:
         return replace(found, exif=data.removeprefix(exif.PREFIX))
     if kind == b"pHYs" and len(data) == 9:
         x, y, unit = struct.unpack(">IIB", data)
-        return replace(found, density=density(x, y, METRE if unit == 1 else Fraction(0)))
+        stated = density_of_metres(x, y) if unit == 1 else density(x, y, Fraction(0))
+        return replace(found, density=stated)
     if kind == b"gAMA" and len(data) == 4 and any(data):
         return replace(found, gamma=int.from_bytes(data, "big") / 100000)
     if kind == b"cHRM" and len(data) == 32:
@@ -631,7 +640,7 @@ def _bmp(stream: BinaryIO) -> FileBlocks:
     if len(head) < 54 or struct.unpack_from("<I", head, 14)[0] < 40:
         return FileBlocks()
     x, y = struct.unpack_from("<ii", head, 38)
-    return FileBlocks(density=density(x, y, METRE))
+    return FileBlocks(density=density_of_metres(x, y) if x > 0 and y > 0 else None)
 
 
 def _psd(stream: BinaryIO) -> FileBlocks:
@@ -843,6 +852,7 @@ STALE_TAGS = {
 }
 
 
+RESOLUTION = {282, 283, 296}
 # Room that Windows leaves for later edits.
 PADDING = 59932
 
@@ -850,7 +860,9 @@ PADDING = 59932
 def _tiff(stream: BinaryIO) -> FileBlocks:
     structure = exif.Structure(stream)
     main = structure.directory(structure.first)
-    tree, lost = exif.read_tree(structure, structure.order, ALLOWED | {282, 283, 296})
+    tree, lost = exif.read_tree(structure, structure.order, ALLOWED | RESOLUTION)
+    if set(tree) <= RESOLUTION:  # which has a place of its own in other formats
+        tree = {}
     ground, lost_ground = exif.read_tree(structure, "<", GEOGRAPHY)
     stated, resolution = _tiff_density(structure, main)
     raw = {tag: structure.value(entry) for tag, entry in main.entries.items() if tag in TIFF_BLOCKS}

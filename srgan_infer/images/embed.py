@@ -60,13 +60,15 @@ def jfif_density(density: blocks.Density | None) -> tuple[int, int, int] | None:
     if not density.unit:
         ratio = Fraction(density.x / density.y).limit_denominator(65535)
         return (0, ratio.numerator, ratio.denominator) if 0 < ratio.numerator < 65536 else None
-    metric = density.unit in (blocks.CENTIMETRE, blocks.METRE)
-    choices = {1: blocks.INCH, 2: blocks.CENTIMETRE}
-    for unit in (2, 1) if metric else (1, 2):
-        x, y = (round(value) for value in density.per(choices[unit]))
+    best: tuple[Fraction, tuple[int, int, int]] | None = None
+    for code, unit in ((1, blocks.INCH), (2, blocks.CENTIMETRE)):
+        exact = density.per(unit)
+        x, y = (round(value) for value in exact)
         if 0 < x < 65536 and 0 < y < 65536:
-            return unit, x, y
-    return None
+            error = max(abs(x / exact[0] - 1), abs(y / exact[1] - 1))
+            if best is None or error < best[0]:
+                best = (error, (code, x, y))
+    return best[1] if best else None
 
 
 def jpeg_segments(metadata: Metadata) -> Iterator[tuple[int, bytes]]:

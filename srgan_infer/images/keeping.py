@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -108,7 +109,11 @@ def fit(name: str, metadata: Metadata, n_frames: int = 1) -> tuple[Metadata, tup
     _refuse_hdr(name, keeping, metadata)
     sentences: list[str] = []
     if metadata.lost:
-        sentences.append(f"Does not fit the new size, and is left out: {', '.join(metadata.lost)}.")
+        sentences.append(
+            f"Left out, since it cannot be changed as it must be: {', '.join(metadata.lost)}."
+        )
+    if name in ("WEBP", "AVIF"):
+        metadata = _with_density_in_exif(metadata)
     metadata, lost = _kept(name, keeping, metadata)
     if lost:
         sentences.append(f"{name} has no place for {', '.join(lost)}: left out.")
@@ -135,6 +140,21 @@ def _refuse_hdr(name: str, keeping: Keeping, metadata: Metadata) -> None:
         )
     if name == "AVIF" and not color.full_range:
         raise ImageError(f"the image is HDR ({curve}) of narrow range; choose PNG.")
+
+
+def _with_density_in_exif(metadata: Metadata) -> Metadata:
+    """EXIF is the only place for a resolution in a format without one of its own."""
+    density = metadata.density
+    numbers = embed.tiff_density(density)
+    if metadata.exif or numbers is None or not _means_something("density", metadata):
+        return metadata
+    unit, across, down = numbers
+    tree: exif.Tree = {
+        282: (exif.RATIONAL, 1, struct.pack("<II", *across)),
+        283: (exif.RATIONAL, 1, struct.pack("<II", *down)),
+        296: (exif.SHORT, 1, struct.pack("<H", unit)),
+    }
+    return replace(metadata, exif=exif.encode_block(tree))
 
 
 def _kept(name: str, keeping: Keeping, metadata: Metadata) -> tuple[Metadata, list[str]]:
