@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import os
 import sys
 import threading
@@ -31,9 +30,16 @@ from srgan_infer.images.alpha import alpha_rows, join_alpha
 from srgan_infer.images.formats import FORMATS, check_output, choose_format
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.pillow import from_pil, to_pil
-from srgan_infer.images.read import SourceImage, open_file, refuse_address
+from srgan_infer.images.read import (
+    ImageFile,
+    SourceImage,
+    check_limit,
+    limit_of_files,
+    open_file,
+    refuse_address,
+)
 from srgan_infer.images.resize import Box, check_size, output_size
-from srgan_infer.images.rows import DecodedImage
+from srgan_infer.images.rows import Channels, DecodedImage, is_grey
 from srgan_infer.images.write import create
 from srgan_infer.network.generator import Generator, GeneratorConfig
 from srgan_infer.threads import map_in_order
@@ -54,6 +60,7 @@ class _Asked:
     megapixels: float | None
     tile: Tile
     max_memory: int | str | None
+    max_pixels: int | None
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,10 @@ class SuperResolver:
     max_memory
         Bytes, or text such as ``"2GB"``, that the computation may use; a safe
         part of the free memory if ``None``.
+    max_pixels
+        Refuse images of more pixels than this, over all frames, before they are decoded. If
+        ``None``: files of any size, unless the program that this is part of has changed
+        ``PIL.Image.MAX_IMAGE_PIXELS``.
 
     Raises
     ------
@@ -161,12 +172,15 @@ class SuperResolver:
         dtype: str | torch.dtype = "auto",
         tile: Tile = "auto",
         max_memory: int | str | None = None,
+        max_pixels: int | None = None,
     ) -> None:
+        check_limit(max_pixels)
         check_tile(tile)
         self._weights = model
         self._engine = Engine(weights.build(model), device, dtype)
         self._tile = tile
         self._max_memory = max_memory
+        self._max_pixels = max_pixels
         if max_memory is not None:
             self._engine.plan(1, 1, tile, max_memory)  # refused here if no image at all fits
 
@@ -180,6 +194,7 @@ class SuperResolver:
         dtype: str | torch.dtype = "auto",
         tile: Tile = "auto",
         max_memory: int | str | None = None,
+        max_pixels: int | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
@@ -198,7 +213,7 @@ class SuperResolver:
         strength
             In [0, 1]: blends the bundled ``srresnet`` (0) and ``srgan`` (1).
             Goes with the default model only.
-        device, dtype, tile, max_memory
+        device, dtype, tile, max_memory, max_pixels
             As in :class:`SuperResolver`.
         revision, cache_dir, token, local_files_only, force_download
             Of a Hub repository, as in ``huggingface_hub.hf_hub_download``.
@@ -231,7 +246,14 @@ class SuperResolver:
                 f"strength blends the bundled {weights.FAITHFUL} and {weights.PERCEPTUAL}, so it "
                 f"does not go with model {os.fspath(model)!r}; give one of the two."
             )
-        return cls(loaded, device=device, dtype=dtype, tile=tile, max_memory=max_memory)
+        return cls(
+            loaded,
+            device=device,
+            dtype=dtype,
+            tile=tile,
+            max_memory=max_memory,
+            max_pixels=max_pixels,
+        )
 
     @property
     def config(self) -> GeneratorConfig:
@@ -279,13 +301,14 @@ class SuperResolver:
     @overload
     def __call__(
         self,
-        image: Image.Image | str | os.PathLike[str] | bytes | BinaryIO,
+        image: Image.Image | ImageFile,
         *,
         outscale: float | None = ...,
         size: Box | None = ...,
         megapixels: float | None = ...,
         tile: Tile | None = ...,
         max_memory: int | str | None = ...,
+        max_pixels: int | None = ...,
         progress: bool | Progress = ...,
     ) -> Image.Image: ...
 
@@ -300,6 +323,7 @@ class SuperResolver:
         megapixels: float | None = ...,
         tile: Tile | None = ...,
         max_memory: int | str | None = ...,
+        max_pixels: int | None = ...,
         progress: bool | Progress = ...,
     ) -> Array: ...
 
@@ -314,12 +338,13 @@ class SuperResolver:
         megapixels: float | None = ...,
         tile: Tile | None = ...,
         max_memory: int | str | None = ...,
+        max_pixels: int | None = ...,
         progress: bool | Progress = ...,
     ) -> Tensor: ...
 
     def __call__(
         self,
-        image: Image.Image | Array | Tensor | str | os.PathLike[str] | bytes | BinaryIO,
+        image: Image.Image | Array | Tensor | ImageFile,
         *,
         layout: str | None = None,
         outscale: float | None = None,
@@ -327,6 +352,7 @@ class SuperResolver:
         megapixels: float | None = None,
         tile: Tile | None = None,
         max_memory: int | str | None = None,
+        max_pixels: int | None = None,
         progress: bool | Progress = False,
     ) -> Image.Image | Array | Tensor:
         """Upscale one image.
@@ -355,7 +381,7 @@ class SuperResolver:
             them may be None.
         megapixels
             Largest number of millions of pixels of the result.
-        tile, max_memory
+        tile, max_memory, max_pixels
             For this call; ``None`` is what was given at construction.
         progress
             ``True`` for a progress bar on stderr, or a function that is called
@@ -374,7 +400,7 @@ class SuperResolver:
         OutOfMemoryError
             If the memory does not suffice even for the smallest tiles.
         """
-        asked = self._asked(outscale, size, megapixels, tile, max_memory)
+        asked = self._asked(outscale, size, megapixels, tile, max_memory, max_pixels)
         with _reporting(progress) as report:
             big: Image.Image | Array | Tensor = self._one(image, layout, asked, report, _here)
         return big
@@ -391,6 +417,7 @@ class SuperResolver:
         megapixels: float | None = None,
         tile: Tile | None = None,
         max_memory: int | str | None = None,
+        max_pixels: int | None = None,
     ) -> Iterator[Any]:
         """Upscale many images, one after the other, while others are decoded.
 
@@ -408,7 +435,7 @@ class SuperResolver:
         errors
             ``"raise"`` ends at the first image that fails; ``"yield"`` yields its exception
             in its place and goes on.
-        layout, outscale, size, megapixels, tile, max_memory
+        layout, outscale, size, megapixels, tile, max_memory, max_pixels
             As for a call, of every image.
 
         Yields
@@ -427,7 +454,7 @@ class SuperResolver:
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ValueError(f"workers must be a whole number above 0, not {workers!r}.")
         check_size(outscale, size, megapixels)
-        asked = self._asked(outscale, size, megapixels, tile, max_memory)
+        asked = self._asked(outscale, size, megapixels, tile, max_memory, max_pixels)
         return self._map(images, count, errors == "raise", layout, asked)
 
     def _map(
@@ -466,6 +493,7 @@ class SuperResolver:
     ) -> Any:
         """What a call returns; ``run`` calls what the network does, where it is to run."""
         if isinstance(image, Image.Image):
+            _check_pixels(image.width * image.height, asked)
             source, metadata = from_pil(image)
             big = run(lambda: self._whole(source, asked, report))
             return _as_pil(big, image.mode, metadata)
@@ -475,10 +503,12 @@ class SuperResolver:
         if isinstance(image, Tensor):
             parts = arrays.from_tensor(image, layout)
             return arrays.to_tensor(run(lambda: self._all(parts, asked, report)), image, layout)
-        if isinstance(image, (str, os.PathLike, bytes)) or hasattr(image, "read"):
-            file = open_file(_file(image))
-            _warn(file.warnings)
+        if isinstance(image, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(
+            image, "read"
+        ):
+            file = open_file(image, max_pixels=limit_of_files(asked.max_pixels))
             frame = next(file.frames())
+            _warn((*file.warnings, *frame.warnings))
             big = run(lambda: self._whole(frame, asked, report))
             return _as_pil(big, file.mode, file.metadata)
         raise ImageError(
@@ -488,7 +518,7 @@ class SuperResolver:
 
     def upscale_file(
         self,
-        source: str | os.PathLike[str] | bytes | BinaryIO,
+        source: ImageFile,
         target: str | os.PathLike[str] | BinaryIO,
         *,
         format: str | None = None,
@@ -497,11 +527,13 @@ class SuperResolver:
         strip_metadata: bool = False,
         keep_dates: bool = False,
         note: bool = False,
+        damaged: Literal["refuse", "keep"] = "refuse",
         outscale: float | None = None,
         size: Box | None = None,
         megapixels: float | None = None,
         tile: Tile | None = None,
         max_memory: int | str | None = None,
+        max_pixels: int | None = None,
         progress: bool | Progress = False,
     ) -> FileResult:
         """Upscale an image file into another one.
@@ -535,9 +567,11 @@ class SuperResolver:
         note
             Whether an entry is added to the history in XMP: upscaled, by which model
             and version.
+        damaged
+            ``"keep"`` upscales what there is of a JPEG that is cut short, with a warning.
         outscale, size, megapixels
             The size of the result, as for a call.
-        tile, max_memory
+        tile, max_memory, max_pixels
             For this call; ``None`` is what was given at construction.
         progress
             ``True`` for a progress bar on stderr, or a function that is called
@@ -553,10 +587,13 @@ class SuperResolver:
             If an option has a value that means nothing.
         """
         dates = _dates(source) if keep_dates else None
-        file = self._with_metadata(open_file(_file(source)), strip_metadata, note)
-        plan = self._plan_file(
-            file, target, format, quality, self._asked(outscale, size, megapixels, tile, max_memory)
-        )
+        asked = self._asked(outscale, size, megapixels, tile, max_memory, max_pixels)
+        opened = open_file(source, max_pixels=limit_of_files(asked.max_pixels), damaged=damaged)
+        file = self._with_metadata(opened, strip_metadata, note)
+        plan = self._plan_file(file, target, format, quality, asked)
+        if quality is None and file.lossless and plan.format == "WEBP":
+            quality = 100  # lossless stays lossless
+        found: list[str] = []
         with (
             _reporting(progress) as report,
             create(
@@ -572,10 +609,11 @@ class SuperResolver:
             ) as writer,
         ):
             for index, image in enumerate(file.frames()):
+                found += image.warnings
                 for rows in self._bands(image, plan.cut, _shared(report, index, file.n_frames)):
                     writer.write(rows)
         late = _set_dates(writer.path, dates)
-        said = dict.fromkeys((*plan.warnings, *writer.warnings, *late))
+        said = dict.fromkeys((*plan.warnings, *found, *writer.warnings, *late))
         lost = tuple(map(printable, said))
         _warn(lost)
         return FileResult(
@@ -589,7 +627,7 @@ class SuperResolver:
 
     def plan_file(
         self,
-        source: str | os.PathLike[str] | bytes | BinaryIO,
+        source: ImageFile,
         target: str | os.PathLike[str] | BinaryIO | None = None,
         *,
         format: str | None = None,
@@ -601,6 +639,7 @@ class SuperResolver:
         megapixels: float | None = None,
         tile: Tile | None = None,
         max_memory: int | str | None = None,
+        max_pixels: int | None = None,
     ) -> FilePlan:
         """Say what :meth:`upscale_file` would do, from the source's header.
 
@@ -608,7 +647,7 @@ class SuperResolver:
         ----------
         source, format, quality, strip_metadata, note
             As of :meth:`upscale_file`.
-        outscale, size, megapixels, tile, max_memory
+        outscale, size, megapixels, tile, max_memory, max_pixels
             Likewise.
         target
             Likewise, ``None`` standing for any file object; nothing is written.
@@ -622,8 +661,10 @@ class SuperResolver:
         ValueError
             If an option has a value that means nothing.
         """
-        asked = self._asked(outscale, size, megapixels, tile, max_memory)
-        file = self._with_metadata(open_file(_file(source)), strip_metadata, note)
+        asked = self._asked(outscale, size, megapixels, tile, max_memory, max_pixels)
+        file = self._with_metadata(
+            open_file(source, max_pixels=limit_of_files(asked.max_pixels)), strip_metadata, note
+        )
         return self._plan_file(file, target, format, quality, asked)
 
     def _with_metadata(self, file: SourceImage, strip: bool, note: bool) -> SourceImage:
@@ -701,7 +742,8 @@ class SuperResolver:
         outscale, size, megapixels, tile, max_memory
             As for a call.
         """
-        return self._plan(height, width, self._asked(outscale, size, megapixels, tile, max_memory))
+        asked = self._asked(outscale, size, megapixels, tile, max_memory, None)
+        return self._plan(height, width, asked)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the model to a folder that :meth:`from_pretrained` and the Hub understand."""
@@ -807,6 +849,7 @@ class SuperResolver:
         megapixels: float | None,
         tile: Tile | None,
         max_memory: int | str | None,
+        max_pixels: int | None,
     ) -> _Asked:
         """Size, tile and memory for one call."""
         return _Asked(
@@ -815,6 +858,7 @@ class SuperResolver:
             megapixels,
             self._tile if tile is None else tile,
             self._max_memory if max_memory is None else max_memory,
+            self._max_pixels if max_pixels is None else max_pixels,
         )
 
     def _plan(self, height: int, width: int, asked: _Asked) -> Plan:
@@ -832,6 +876,7 @@ class SuperResolver:
         self, images: Sequence[DecodedImage], asked: _Asked, report: Progress | None
     ) -> list[Array]:
         """The upscaled images, each an (H, W, C) array."""
+        _check_pixels(sum(image.color.shape[0] * image.color.shape[1] for image in images), asked)
         return [
             self._whole(image, asked, _shared(report, index, len(images)))
             for index, image in enumerate(images)
@@ -851,7 +896,12 @@ class SuperResolver:
 
     def _bands(self, image: DecodedImage, plan: Plan, report: Progress | None) -> Iterator[Array]:
         """The upscaled image from top to bottom, (h, W, C), alpha last."""
-        bands = self._engine.run(image.color, plan, report)
+        if image.color.shape[2] == 3 and is_grey(image.color):
+            # Computed as the grey that it is: the network would give it a tint.
+            grey = self._engine.run(Channels(image.color, 0, 1), plan, report)
+            bands: Iterator[Array] = (np.repeat(rows, 3, axis=2) for rows in grey)
+        else:
+            bands = self._engine.run(image.color, plan, report)
         if image.alpha is None:
             return bands
         return join_alpha(bands, alpha_rows(image.alpha, plan.passes[-1].upscaled, plan.size))
@@ -864,9 +914,10 @@ def _here(task: Callable[[], Any]) -> Any:
 
 def _as_pil(big: Array, mode: str, metadata: Metadata) -> Image.Image:
     """Upscaled pixels as a PIL image, as near to ``mode`` as Pillow has one."""
-    if big.dtype == np.uint16 and big.shape[2] > 1:
-        _warn(("Pillow has no 16-bit colour, so the image has 8 bits; upscale_file keeps 16.",))
-        big = np.round(big / 257).astype(np.uint8)
+    if big.dtype != np.uint8 and big.shape[2] > 1:
+        kind, top = ("16-bit", 65535) if big.dtype == np.uint16 else ("floating point", 1)
+        _warn((f"Pillow has no {kind} colour: the image has 8 bits; upscale_file keeps it.",))
+        big = np.round(big * (255 / top)).astype(np.uint8)
     return to_pil(big, mode, metadata)
 
 
@@ -876,7 +927,7 @@ def suggested_model(name: str, file: SourceImage) -> str | None:
     return weights.PHOTO if compressed and name == weights.DEFAULT else None
 
 
-def _dates(source: str | os.PathLike[str] | bytes | BinaryIO) -> tuple[int, int] | None:
+def _dates(source: ImageFile) -> tuple[int, int] | None:
     """Times of access and modification in nanoseconds; None of what is no file."""
     if not isinstance(source, (str, os.PathLike)):
         return None
@@ -897,13 +948,21 @@ def _set_dates(path: Path | None, dates: tuple[int, int] | None) -> tuple[str, .
     return ()
 
 
-def _file(file: str | os.PathLike[str] | bytes | BinaryIO) -> Path | BinaryIO:
-    """What a file is read from or written to."""
-    if isinstance(file, str):
-        refuse_address(file)
-    if isinstance(file, bytes):
-        return io.BytesIO(file)
-    return Path(file) if isinstance(file, (str, os.PathLike)) else file
+def _file(file: str | os.PathLike[str] | BinaryIO) -> Path | BinaryIO:
+    """What a file is written to."""
+    if isinstance(file, (str, os.PathLike)):
+        refuse_address(os.fspath(file))
+        return Path(file)
+    return file
+
+
+def _check_pixels(pixels: int, asked: _Asked) -> None:
+    """Refuse an image in memory that is larger than was allowed."""
+    if asked.max_pixels is not None and pixels > asked.max_pixels:
+        raise ImageError(
+            f"The image has {pixels} pixels, which is more than the {asked.max_pixels} that "
+            "max_pixels allows."
+        )
 
 
 def _warn(sentences: tuple[str, ...]) -> None:

@@ -33,7 +33,7 @@ BEYOND_PILLOW = {
     *("V3_A4_R4_G4_B4.bmp", "V3_A4_R4_G4_B4_Top_Down.bmp", "V3_X4_R4_G4_B4.bmp"),
     *("V3_X4_R4_G4_B4_Top_Down.bmp", "pal2.bmp", "pal2color.bmp", "rgb16-231.bmp"),
     *("rgb32-111110.bmp", "rgb32bf.bmp", "rgba16-1924.bmp", "rgba32-61754.bmp"),
-    *("pal4rlecut.bmp", "hpredict_cmyk.tiff", "rgb32f_bw.tiff", "rgb32f_color.tiff"),
+    *("pal4rlecut.bmp", "rgb32f_color.tiff"),
     "testorig12.jpg",  # 12 bits a channel
 }
 FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file())
@@ -82,9 +82,9 @@ def test_readable(path: Path) -> None:
     assert len(sources) == file.n_frames
     big = open_file(output)
     assert big.size == (2 * width, 2 * height)
-    assert big.dtype == file.dtype
+    assert big.dtype == (np.uint16 if file.dtype == np.float32 else file.dtype)
     results = [double(image)[::4, ::4] for image in big.frames()]
-    if file.n_frames == 1:
+    if file.n_frames == 1 and file.dtype != np.float32:
         assert big.channels == file.channels
         source = sources[0][::2, ::2]
         seen = source[..., -1] > 0 if file.channels in (2, 4) else slice(None)
@@ -112,7 +112,7 @@ def test_small_ones_are_upscaled(path: Path, resolver: SuperResolver) -> None:
     resolver.upscale_file(path, output, format="png")
     big = open_file(output)
     assert big.size == (4 * file.size[0], 4 * file.size[1])
-    assert big.dtype == file.dtype
+    assert big.dtype == (np.uint16 if file.dtype == np.float32 else file.dtype)
     # Pillow joins frames that are equal.
     if big.n_frames > 1:
         assert sum(big.metadata.durations) == sum(file.metadata.durations)

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, features
 
 from srgan_infer.errors import ImageError
-from srgan_infer.images import png, tiff
+from srgan_infer.images import png
+from srgan_infer.images.exif import Tree, encode_directory
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.pillow import from_pil, to_pil
 from srgan_infer.images.read import SourceImage, open_file
@@ -207,7 +208,7 @@ def test_twelve_bit_tiff_is_widened_and_white_is_zero_inverted() -> None:
     packed = bytes([0x00, 0x00, 0x01, 0x80, 0x0F, 0xFF])
 
     def grey_tiff(bits: int, photometric: int, data: bytes) -> io.BytesIO:
-        directory: tiff.Directory = {
+        directory: Tree = {
             tag: (3, 1, struct.pack("<H", value))
             for tag, value in {
                 **{256: 4, 257: 1, 258: bits, 259: 1, 262: photometric},
@@ -215,7 +216,7 @@ def test_twelve_bit_tiff_is_widened_and_white_is_zero_inverted() -> None:
             }.items()
         }
         head = struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data
-        return io.BytesIO(head + tiff.encode_directory(directory, len(head), False))
+        return io.BytesIO(head + encode_directory(directory, len(head), False))
 
     _, pixels = read(grey_tiff(12, 1, packed))
     assert pixels[0, :, 0].tolist() == [0, 16, 32776, 65535]
@@ -371,7 +372,7 @@ def test_sources(tmp_path: Path, kind: str) -> None:
     [
         (lambda path: None, "does not exist"),
         (lambda path: path.mkdir(), "is a folder"),
-        (lambda path: path.write_bytes(b""), "not an image"),
+        (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_bytes(b"hello " * 99), "not an image"),
         (lambda path: path.write_bytes(saved(photo(), "PNG").getvalue()[:-40]), "cut short"),
     ],

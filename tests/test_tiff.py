@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from srgan_infer.images import sixteen_bit, tiff
+from srgan_infer.images import tiff
 from srgan_infer.images.blocks import INCH, Density
 from srgan_infer.images.metadata import Metadata
 
@@ -34,10 +35,9 @@ def encode(pixels: Array, metadata: Metadata | None = None, band: int = 5, **opt
 
 
 def decode(data: bytes) -> Array:
-    image: Any = Image.open(io.BytesIO(data))
-    if sixteen_bit.sixteen_bit_channels(image):
-        return sixteen_bit.read_sixteen_bit(image, Image.open(io.BytesIO(data)))
-    return np.asarray(image).reshape(image.height, image.width, -1)
+    """By another library than the one that reads for us."""
+    pixels = tifffile.imread(io.BytesIO(data))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 @settings(max_examples=40, deadline=None)
@@ -51,7 +51,7 @@ def decode(data: bytes) -> Array:
     strip=st.sampled_from([1, 200, 1 << 19]),
     seed=st.integers(0, 99),
 )
-def test_pillow_reads_it_back_exactly(
+def test_tifffile_reads_it_back_exactly(
     height: int, width: int, kind: tuple[int, str], big: bool, strip: int, seed: int
 ) -> None:
     channels, name = kind

@@ -188,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", metavar="T", help="auto, float32, float16 or bfloat16")
     add("--tile", type=_tile, metavar="N", help="auto, edge in input pixels, or whole")
     add("--max-memory", metavar="SIZE", help="such as 2GB; a safe part of what is free if absent")
+    add("--max-pixels", type=int, metavar="N", help="refuse larger images, counting all frames")
     group = parser.add_argument_group("size, one of")
     add = group.add_argument
     add(
@@ -212,6 +213,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--keep-dates", action="store_true", default=False, help="results get the source's dates")
     add("--note", action="store_true", default=False, help="note model and version in XMP")
+    add(
+        "--damaged",
+        choices=("refuse", "keep"),
+        default="refuse",
+        help="keep: upscale what there is of a JPEG that is cut short",
+    )
     existing = group.add_mutually_exclusive_group()
     add = existing.add_argument
     add("--overwrite", action="store_true", default=False, help="replace results that exist")
@@ -283,7 +290,7 @@ def _sizing(args: argparse.Namespace) -> dict[str, Any]:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What goes to ``from_pretrained``: only what was given."""
-    names = ("model", "strength", "dtype", "tile", "max_memory")
+    names = ("model", "strength", "dtype", "tile", "max_memory", "max_pixels")
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
@@ -356,6 +363,8 @@ def _protect_second_input(planned: list[Job]) -> None:
             continue
         if not os.path.isfile(job.target):
             continue
+        if not job.source.is_file():
+            continue  # a pipe gives its bytes only once
         try:
             before, after = open_file(job.source).size, open_file(job.target).size
         except UpscaleError:
@@ -521,6 +530,7 @@ def _upscale(
                 strip_metadata=args.strip_metadata,
                 keep_dates=args.keep_dates,
                 note=args.note,
+                damaged=args.damaged,
                 **_sizing(args),
                 progress=lambda done, total: step(job.name, done, total),
             )

@@ -1,4 +1,4 @@
-"""Damage that Pillow reads over: checksums, and fields that contradict each other."""
+"""Damage that Pillow reads over, and where a file ends: from its headers, or its checksums."""
 
 from __future__ import annotations
 
@@ -7,35 +7,70 @@ import zlib
 from typing import BinaryIO
 
 from srgan_infer.errors import ImageError
+from srgan_infer.images.blocks import png_chunks
+from srgan_infer.images.jpeg import check_jpeg, extent
 
 BLOCK = 1 << 20
+# Of an ICNS file; larger images in it are not what their type says.
+LARGEST_ICON = 1024
 
 
 def check_header(name: str, stream: BinaryIO) -> None:
-    """Raise ``ImageError`` if a file of format ``name`` is damaged in a way we know.
+    """Raise ``ImageError`` if a file is damaged, or of a kind that Pillow reads wrongly.
+
+    Only headers are looked at, so this takes no time.
 
     Parameters
     ----------
     name
         Pillow's name of the format.
     stream
-        The file, at its start.
+        The file.
     """
+    stream.seek(0)
     if name == "PNG":
-        _check_png(stream)
-    elif name in ("BMP", "DIB"):
-        _check_bmp(stream.read(64), 14 if name == "BMP" else 0)
-    elif name == "ICO":
-        _check_ico(stream.read())
-
-
-def _check_png(stream: BinaryIO) -> None:
-    stream.seek(8)
-    while True:
-        head = stream.read(8)
-        if len(head) < 8:
+        if not any(kind == b"IEND" for kind, _, _ in png_chunks(stream)):
             raise ImageError("it is cut short.")
-        length, kind = struct.unpack(">I4s", head)
+    elif name == "JPEG":
+        check_jpeg(stream)
+    elif name == "BMP":
+        _check_bmp(stream.read(64), 14)
+    elif name == "PSD":
+        _check_psd(stream)
+    elif name == "ICNS":
+        _check_icns(stream)
+    elif name == "":
+        _check_bmp(stream.read(64), 0)
+
+
+def check_pixels(name: str, stream: BinaryIO) -> None:
+    """Raise ``ImageError`` if the checksums of a PNG file show damage: Pillow reads over it."""
+    if name == "PNG":
+        stream.seek(0)
+        if stream.read(4) == b"\x89PNG":  # and not the PNG inside an icon
+            _check_checksums(stream)
+
+
+def end_of(name: str, stream: BinaryIO) -> int | None:
+    """Where the image ends in its file, for formats that are sent one after the other."""
+    if name == "PNG":
+        return next((at + 4 for kind, at, _ in png_chunks(stream) if kind == b"IEND"), None)
+    stream.seek(0)
+    if name == "JPEG":
+        return extent(stream.read()).end
+    head = stream.read(12)
+    if name == "BMP":
+        return int(struct.unpack_from("<I", head, 2)[0]) or None
+    if name == "WEBP":
+        return int(struct.unpack_from("<I", head, 4)[0]) + 8
+    return None
+
+
+def _check_checksums(stream: BinaryIO) -> None:
+    for kind, at, length in png_chunks(stream):
+        if kind[0] & 0x20:
+            continue  # other chunks hold nothing that the pixels need
+        stream.seek(at)
         checksum = zlib.crc32(kind)
         while length:
             block = stream.read(min(length, BLOCK))
@@ -43,31 +78,65 @@ def _check_png(stream: BinaryIO) -> None:
                 raise ImageError("it is cut short.")
             checksum = zlib.crc32(block, checksum)
             length -= len(block)
-        # Other chunks hold nothing that the pixels need.
-        critical = not kind[0] & 0x20
-        if stream.read(4) != struct.pack(">I", checksum) and critical:
+        if stream.read(4) != struct.pack(">I", checksum):
             raise ImageError(f"the checksum of its {kind.decode('latin-1')} data is wrong.")
-        if kind == b"IEND":
-            return
 
 
 def _check_bmp(head: bytes, start: int) -> None:
-    if len(head) < start + 40 or struct.unpack_from("<I", head, start)[0] < 40:
+    if len(head) < start + 40 or not 40 <= struct.unpack_from("<I", head, start)[0] <= 124:
         return
     height, planes, _, compression = struct.unpack_from("<iHHI", head, start + 8)
-    if planes != 1:
+    if planes != 1 and start:
         raise ImageError(f"its header says {planes} planes, where there is always 1.")
     if height < 0 and compression in (1, 2):
         raise ImageError("its rows are run-length coded and upside down, which cannot be.")
 
 
-def _check_ico(data: bytes) -> None:
-    (count,) = struct.unpack_from("<H", data, 4)
-    for index in range(count):
-        length, offset = struct.unpack_from("<II", data, 6 + 16 * index + 8)
-        needed = 0
-        if data[offset : offset + 4] == struct.pack("<I", 40) and len(data) >= offset + 40:
-            width, height, _, bits = struct.unpack_from("<iiHH", data, offset + 4)
-            needed = 40 + (width * bits + 31) // 32 * 4 * (height // 2)
-        if offset + length > len(data) or length < needed:
-            raise ImageError(f"image {index + 1} of {count} in it is cut short.")
+def _check_psd(stream: BinaryIO) -> None:
+    """Photoshop keeps the merged image only if it is told to be compatible."""
+    head = stream.read(26)
+    if len(head) < 26:
+        raise ImageError("it is cut short.")
+    depth, mode = struct.unpack_from(">HH", head, 22)
+    if depth not in (1, 8):
+        raise ImageError(
+            f"it is a PSD with {depth} bits a channel, of which 8 are read; save it as TIFF."
+        )
+    if mode == 7:
+        raise ImageError("it is a PSD of multichannel colour, which is not read; save it as RGB.")
+    at = 26
+    for _ in range(2):
+        stream.seek(at)
+        size = stream.read(4)
+        if len(size) < 4:
+            raise ImageError("it is cut short.")
+        start, at = at + 4, at + 4 + int.from_bytes(size, "big")
+    while start + 12 <= at:
+        stream.seek(start)
+        block = stream.read(7)
+        if block[:4] != b"8BIM":
+            return
+        name = 1 + block[6]
+        stream.seek(start + 6 + name + name % 2)
+        length = int.from_bytes(stream.read(4), "big")
+        if block[4:6] == b"\x04\x21":  # version info: is there a merged image?
+            if stream.read(5)[4:] == b"\0":
+                raise ImageError(
+                    "it is a PSD that holds layers only; save it with Maximize Compatibility, "
+                    "or as PNG."
+                )
+            return
+        start += 10 + name + name % 2 + length + length % 2
+
+
+def _check_icns(stream: BinaryIO) -> None:
+    at, end = 8, stream.seek(0, 2)
+    while at + 8 <= end:
+        stream.seek(at)
+        _, length = struct.unpack(">4sI", stream.read(8))
+        head = stream.read(24)
+        if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 24:
+            size = struct.unpack(">II", head[16:])
+            if max(size) > LARGEST_ICON:
+                raise ImageError(f"it is damaged: an icon of {size[0]}×{size[1]} pixels.")
+        at += max(length, 8)

@@ -162,7 +162,7 @@ def conversion(
 def _grey16(
     image: Image.Image, key: Any
 ) -> tuple[int, np.dtype[Any], Callable[[Image.Image], Array]]:
-    """16-bit grey; Pillow neither widens 12 bits nor inverts a TIFF whose white is 0."""
+    """16-bit grey; of a TIFF, Pillow neither widens 12 bits nor inverts where white is 0."""
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     twelve = tags.get(258, (16,))[0] == 12
     inverted = tags.get(262) == 0
@@ -225,6 +225,16 @@ def _through_profile(image: Image.Image) -> Callable[[Image.Image], Array]:
     if transform is None:
         return lambda crop: np.asarray(crop.convert("RGB"))
     return lambda crop: np.asarray(ImageCms.applyTransform(crop, transform))
+
+
+def cmyk_image(pixels: Array, profile: bytes) -> Image.Image:
+    """(H, W, 4) inks of 8 or 16 bits as an image of 8, with its profile."""
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    image = Image.frombytes("CMYK", pixels.shape[1::-1], np.ascontiguousarray(pixels).tobytes())
+    if profile:
+        image.info["icc_profile"] = profile
+    return image
 
 
 def cmyk_transform(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
@@ -302,7 +312,7 @@ def file_name(source: Any) -> str:
 
 @contextmanager
 def one_sentence(source: Any) -> Iterator[None]:
-    """Turn whatever a decoder raises for a bad file into a ``ImageError``."""
+    """The one place where what Pillow and the system raise becomes an ``ImageError``."""
     name = file_name(source)
     try:
         yield
@@ -319,6 +329,14 @@ def one_sentence(source: Any) -> Iterator[None]:
         raise ImageError(f"{name} is damaged or not an image that Pillow can read.") from error
     except MemoryError as error:
         raise ImageError(f"{name} is too large for the memory of this machine.") from error
+    except OSError as error:
+        if error.strerror is None:  # not from the system, but what Pillow says of damaged files
+            raise ImageError(_damaged(name, error)) from error
+        raise ImageError(f"{name} cannot be read: {error.strerror}.") from error
     except Exception as error:  # decoders raise anything for damaged data
-        reason = str(error).strip().rstrip(".") or type(error).__name__
-        raise ImageError(f"{name} is damaged or cannot be read by Pillow: {reason}.") from error
+        raise ImageError(_damaged(name, error)) from error
+
+
+def _damaged(name: str, error: Exception) -> str:
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return f"{name} is damaged or cannot be read by Pillow: {reason}."

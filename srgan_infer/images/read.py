@@ -13,29 +13,40 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import Image, UnidentifiedImageError
 
 from srgan_infer.errors import ImageError
+from srgan_infer.images import jpeg, tiff_rows
 from srgan_infer.images.alpha import split_alpha
 from srgan_infer.images.blocks import without_texts
-from srgan_infer.images.integrity import check_header
+from srgan_infer.images.deep import Deep, deep, read_jxl_header
+from srgan_infer.images.icon import open_icon
+from srgan_infer.images.integrity import (
+    check_header,
+    check_pixels,
+    end_of,
+)
+from srgan_infer.images.kinds import READ, kind_of
 from srgan_infer.images.metadata import Metadata, estimated_quality, orientation, read_metadata
+from srgan_infer.images.notices import gathered, sentences
 from srgan_infer.images.pillow import (
     PilRows,
     any_size,
+    cmyk_image,
     cmyk_transform,
     conversion,
-    file_name,
     load,
     one_sentence,
     transparent_key,
     upright,
 )
-from srgan_infer.images.rows import DecodedImage, SpooledRows
+from srgan_infer.images.rows import DecodedImage, RowSource, SpooledRows
 from srgan_infer.images.sixteen_bit import is_cut, read_sixteen_bit, sixteen_bit_channels
+from srgan_infer.images.tiff_rows import Layout, TiffRows
+from srgan_infer.images.timing import read_timing
 
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 
@@ -46,6 +57,13 @@ PIXELS_ALWAYS = 16384 * 16384
 
 # Larger stills wait in a temporary file for their turn.
 SPOOL_PIXELS = 2_000_000
+# What Pillow sets Image.MAX_IMAGE_PIXELS to.
+PILLOWS_LIMIT = 89478485
+KEEP, REFUSE = "keep", "refuse"
+HEAD = 1024
+
+ImageFile = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
+Source = Path | BinaryIO
 
 
 @dataclass(frozen=True)
@@ -69,9 +87,12 @@ class SourceImage:
     n_frames
         More than 1 for an animation.
     warnings
-        Sentences for the user on what cannot be kept.
+        Sentences for the user on what cannot be kept. Those that are only known when the
+        pixels are decoded come with the frames.
     jpeg_quality
         Estimated from the quantisation tables, 1 to 100; None of other formats.
+    lossless
+        Whether a WebP file is one of those without loss.
     """
 
     format: str
@@ -83,8 +104,12 @@ class SourceImage:
     n_frames: int
     warnings: tuple[str, ...]
     jpeg_quality: int | None
-    _file: Path | BinaryIO
+    lossless: bool
+    _file: Source
     _first: int = 0
+    _damaged: str = REFUSE
+    _deep: Deep | None = None
+    _layout: Layout | None = None
 
     def frames(self) -> Iterator[DecodedImage]:
         """Decode frame after frame; a still image has one.
@@ -94,36 +119,99 @@ class SourceImage:
         ImageError
             If the pixels are damaged or cut short.
         """
+        with one_sentence(self._file), _stream(self._file) as stream:
+            check_pixels(self.format, stream)
         if self.n_frames == 1:
             yield self._still()
             return
         with _opened(self._file) as image:
             for index in range(self._first, self._first + self.n_frames):
-                with one_sentence(self._file):
+                with one_sentence(self._file), gathered() as lines:
                     image.seek(index)
                     decoded = self._decode(image)
-                yield decoded
+                yield replace(decoded, warnings=sentences(lines))
 
     def _still(self) -> DecodedImage:
-        with _opened(self._file) as image, one_sentence(self._file):
-            decoded = self._decode(image)
-            large = self.size[0] * self.size[1] >= SPOOL_PIXELS
-            if large and isinstance(decoded.color, PilRows):
-                # Without room for temporary files, the memory has to do.
-                with suppress(OSError):
-                    return DecodedImage(SpooledRows(decoded.color), None)
-            return decoded
+        with one_sentence(self._file), gathered() as lines, ExitStack() as stack:
+            if self._layout is not None:
+                rows = self._tiff_rows(stack.enter_context(_stream(self._file)))
+                decoded = split_alpha(self._spooled(rows))
+            else:
+                decoded = self._decode_still(stack.enter_context(_opened(self._file)))
+            return replace(decoded, warnings=(*decoded.warnings, *sentences(lines)))
 
-    def _decode(self, image: ImageFile.ImageFile) -> DecodedImage:
+    def _decode_still(self, image: Image.Image) -> DecodedImage:
+        try:
+            decoded = self._decode(image)
+        except OSError as error:
+            if self.format != "JPEG" or "truncated" not in str(error):
+                raise
+            decoded = self._cut_jpeg()
+        if isinstance(decoded.color, PilRows):
+            return replace(decoded, color=self._spooled(decoded.color))
+        return decoded
+
+    def _spooled(self, rows: RowSource) -> RowSource:
+        """Rows of a large image on disk, of a small one in memory."""
+        if self.size[0] * self.size[1] >= SPOOL_PIXELS:
+            # Without room for temporary files, the memory has to do.
+            with suppress(OSError):
+                return SpooledRows(rows)
+        return rows[0 : rows.shape[0]] if isinstance(rows, TiffRows) else rows
+
+    def _tiff_rows(self, stream: BinaryIO) -> RowSource:
+        layout = self._layout
+        assert layout is not None
+        rows = TiffRows(stream, layout)
+        if layout.photometric == tiff_rows.CMYK:
+            inks = cmyk_image(rows[0 : rows.shape[0]], layout.profile)
+            return PilRows(inks, layout.orientation, *conversion(inks, None))
+        if layout.orientation == 1:
+            return rows
+        return upright(rows[0 : rows.shape[0]], layout.orientation)
+
+    def _cut_jpeg(self) -> DecodedImage:
+        """A JPEG without its end: whole if only the end marker is missing, else if asked for."""
+        with _stream(self._file) as stream:
+            data = stream.read()
+        end = jpeg.extent(data)
+        copies = []
+        for copy in jpeg.closed(data, end):
+            image = Image.open(io.BytesIO(copy), formats=("JPEG",))
+            image.load()
+            copies.append(image)
+        first, *others = (np.asarray(image) for image in copies)
+        same = np.ones(first.shape[0], bool)
+        for other in others:
+            same &= (first == other).reshape(len(first), -1).all(axis=1)
+        if same.all() and end.refined:
+            sentence = "It lacks its end marker; all pixels are there."
+        elif self._damaged == KEEP:
+            rows = int(np.argmin(same)) if not same.all() else len(first)
+            sentence = f"It is cut short: of {len(first)} rows about {rows} are there."
+        else:
+            raise ImageError(
+                "it is cut short; upscale what is there with damaged='keep' (--damaged keep)."
+            )
+        decoded = self._decode(copies[0])
+        return replace(decoded, warnings=(sentence,))
+
+    def _decode(self, image: Image.Image) -> DecodedImage:
+        turn = orientation(image)
+        if self._deep is not None:
+            with _stream(self._file) as stream, any_size(image):
+                pixels = self._deep.decode(image, stream)
+            if pixels.shape[2] != self.channels:
+                raise ImageError(f"it has {pixels.shape[2]} channels, not {self.channels}.")
+            return split_alpha(upright(pixels, turn))
         if sixteen_bit_channels(image) is not None:
-            turn = orientation(image)
             with _opened(self._file) as again, any_size(image):
                 pixels = read_sixteen_bit(image, again)
-            if isinstance(image, TiffImagePlugin.TiffImageFile):
-                turn = 1  # Pillow has turned it
             return split_alpha(upright(pixels, turn))
         key = transparent_key(image)
         turn = load(image)
+        if self.n_frames > 1 and image.size != self.size and turn < 5:
+            image = image.crop((0, 0, *self.size))  # a frame beyond the screen, as browsers do
         channels, dtype, decode = conversion(image, key)
         rows = PilRows(image, turn, channels, dtype, decode)
         if channels == self.channels:
@@ -151,109 +239,250 @@ def refuse_address(name: str) -> None:
         raise ImageError(f"{name[:200]} {kind}, and nothing is fetched from the web; {advice}.")
 
 
-def open_file(file: str | Path | BinaryIO) -> SourceImage:
+def open_file(
+    file: ImageFile,
+    *,
+    max_pixels: int | None = None,
+    damaged: str = REFUSE,
+) -> SourceImage:
     """Read an image's header; the pixels follow with :meth:`SourceImage.frames`.
 
-    There is no limit on the number of pixels beyond what the file can hold:
-    look at ``size`` first where files come from strangers.
+    Opening decodes nothing (but JPEG XL, whose size is looked at first).
 
     Parameters
     ----------
     file
-        A path, or a binary file object (read from its start; one that cannot
-        seek is read into memory).
+        A path, a binary file object (read from its start), or the bytes of a file. What cannot
+        seek, such as a pipe, is read into memory, once.
+    max_pixels
+        Refuse more pixels than this, over all frames; ``None`` allows any number.
+    damaged
+        ``"keep"`` takes what there is of a JPEG that is cut short; ``"refuse"`` does not.
 
     Raises
     ------
     ImageError
-        If there is no such file, or it is not an image, or a damaged one.
+        If there is no such file, or it is not an image, a damaged one, or too large.
     """
-    if isinstance(file, (str, os.PathLike)):
-        source: Path | BinaryIO = Path(file)
-    elif file.seekable():
-        source = file
-    else:
-        source = io.BytesIO(file.read())
-    with _opened(source) as image, one_sentence(source):
-        return _describe(image, source)
+    if damaged not in (KEEP, REFUSE):
+        raise ValueError(f"damaged must be {KEEP!r} or {REFUSE!r}, not {damaged!r}.")
+    check_limit(max_pixels)
+    with one_sentence(file):
+        source = _source(file)
+    with one_sentence(source), _stream(source) as stream, gathered() as lines:
+        head = stream.read(HEAD)
+        kind = kind_of(head)
+        check_header(kind, stream)
+        if kind == "TIFF":
+            opened = _describe_tiff(source, stream, max_pixels)
+        else:
+            if kind == "JXL":
+                _check_size(read_jxl_header(stream).size, 1, stream, max_pixels)
+            with _opened(source) as image:
+                opened = _describe(image, source, stream, max_pixels)
+        more = _more_follows(opened.format, source, stream)
+        warnings = (*opened.warnings, *more, *sentences(lines))
+        return replace(opened, warnings=warnings, _damaged=damaged)
 
 
-def _describe(image: ImageFile.ImageFile, source: Path | BinaryIO) -> SourceImage:
-    name = image.format or "unknown"
-    # A phone's JPEG with more images behind it.
-    name = "JPEG" if name == "MPO" else name
-    with _stream(source) as stream:
-        check_header(name, stream)
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError(f"{file_name(source)} has no pixels: its header says {width}×{height}.")
-    if width * height > PIXELS_ALWAYS + PIXELS_PER_BYTE * _length(source):
-        raise ImageError(
-            f"{file_name(source)} is damaged: its header claims {width}×{height} pixels, "
-            "more than the file can hold."
-        )
+def check_limit(max_pixels: int | None) -> None:
+    """Raise ``ValueError`` if a limit on pixels means nothing."""
+    if max_pixels is not None and max_pixels < 1:
+        raise ValueError(f"max_pixels must be a positive number or None, not {max_pixels}.")
+
+
+def limit_of_files(max_pixels: int | None) -> int | None:
+    """The limit that holds for files: the one given, or that of the program we are part of.
+
+    Such a program may have set ``PIL.Image.MAX_IMAGE_PIXELS`` to other than Pillow's own.
+    """
+    if max_pixels is None and Image.MAX_IMAGE_PIXELS != PILLOWS_LIMIT:
+        return Image.MAX_IMAGE_PIXELS
+    return max_pixels
+
+
+def _describe(
+    image: Image.Image, source: Source, stream: BinaryIO, max_pixels: int | None
+) -> SourceImage:
+    name = "JPEG" if image.format == "MPO" else image.format or "unknown"
+    timing = read_timing(name, stream)
+    frames = min(getattr(image, "n_frames", 1), max(len(timing.durations), 1))
+    first = 1 if image.info.get("default_image") else 0
+    animated = name in ANIMATED and frames > 1
+    screen = max(image.size[0], timing.screen[0]), max(image.size[1], timing.screen[1])
+    _check_size(screen, frames if animated else 1, stream, max_pixels)
     warnings: list[str] = []
-    frames = getattr(image, "n_frames", 1)
-    first = 1 if frames > 1 and image.info.get("default_image") else 0
-    animated = name in ANIMATED and frames - first > 1
-    if frames > 1 and name == "TIFF":
-        warnings.append(
-            f"Only the first of the {frames} pages is read; split the file for the rest."
-        )
+    deeper = deep(name, image, stream)
     wide = sixteen_bit_channels(image)
-    if wide is not None:
+    if deeper is not None:
+        channels, dtype = deeper.channels, deeper.dtype
+    elif wide is not None:
         channels, dtype = wide, np.dtype(np.uint16)
     else:
         channels, dtype, _ = conversion(image, transparent_key(image))
         if is_cut(image):
             warnings.append("More than 8 bits a channel are cut to 8: Pillow cannot read them.")
+    if name == "HEIF" and getattr(image, "n_frames", 1) > 1:
+        warnings.append("It holds more than one image; the main one is read.")
     if image.mode == "CMYK" and image.info.get("icc_profile") and not cmyk_transform(image):
         warnings.append("The CMYK profile cannot be used: the colours are converted without it.")
     if animated and name == "GIF":
         channels = 4  # later frames may be transparent where the first is not
-    upright_already = isinstance(image, TiffImagePlugin.TiffImageFile)  # Pillow turns it
+    by_pillow = name == "TIFF"  # which Pillow turns when it decodes them
     turn = orientation(image)
-    turned = turn > 4 and not upright_already
-    with _stream(source) as stream:
-        metadata, lost = read_metadata(
-            name,
-            stream,
-            size=(height, width) if turn > 4 and upright_already else (width, height),
-            orientation=turn,
-            channels=1 if channels < 3 else 3,
-            converted=image.mode in ("CMYK", "LAB"),
-            icc=image.info.get("icc_profile") or b"",
-        )
+    metadata, lost = read_metadata(
+        name,
+        stream,
+        size=image.size[::-1] if turn > 4 and by_pillow else image.size,
+        orientation=turn,
+        channels=1 if channels < 3 else 3,
+        converted=image.mode in ("CMYK", "LAB"),
+        icc=image.info.get("icc_profile") or b"",
+    )
     if animated:
-        durations = _durations(image, first)
-        metadata = replace(metadata, durations=durations, loop=image.info.get("loop"))
+        metadata = replace(metadata, durations=timing.durations[:frames], loop=timing.loop)
+    turned = turn > 4 and not by_pillow
     return SourceImage(
         format=name,
         mode=image.mode,
-        size=(height, width) if turned else (width, height),
+        size=image.size[::-1] if turned else image.size,
         channels=channels,
         dtype=dtype,
         metadata=metadata,
-        n_frames=frames - first if animated else 1,
+        n_frames=frames if animated else 1,
         warnings=(*warnings, *lost),
         jpeg_quality=estimated_quality(image),
+        lossless=timing.lossless,
         _file=source,
         _first=first if animated else 0,
+        _deep=deeper,
     )
 
 
-def _durations(image: ImageFile.ImageFile, first: int) -> tuple[float, ...]:
-    durations = []
-    for index in range(first, getattr(image, "n_frames", 1)):
-        image.seek(index)
-        if image.format in ("WEBP", "AVIF"):  # which tell when they decode
-            image.load()
-        durations.append(float(image.info.get("duration", 0)))
-    return tuple(durations)
+def _describe_tiff(source: Source, stream: BinaryIO, max_pixels: int | None) -> SourceImage:
+    """The first page that is no thumbnail, in a layout of ours or in one of Pillow's."""
+    pages = [page for page in tiff_rows.directories(stream) if not page.number(254, 0) & 1]
+    page = pages[0] if pages else tiff_rows.read_directory(stream)
+    layout = tiff_rows.read_layout(page, stream)
+    warnings = []
+    if len(pages) > 1:
+        warnings.append(
+            f"Only the first of the {len(pages)} pages is read; split the file for the rest."
+        )
+    if layout is None:
+        with _opened(source) as image:
+            opened = _describe(image, source, stream, max_pixels)
+        return replace(opened, warnings=(*warnings, *opened.warnings))
+    _check_size(layout.size, 1, stream, max_pixels)
+    channels = 3 if layout.photometric == tiff_rows.CMYK else layout.channels
+    metadata, lost = read_metadata(
+        "TIFF",
+        stream,
+        size=layout.size,
+        orientation=layout.orientation,
+        channels=1 if channels < 3 else 3,
+        converted=layout.photometric == tiff_rows.CMYK,
+    )
+    if layout.photometric == tiff_rows.CMYK:
+        inks = cmyk_image(np.zeros((1, 1, 4), np.uint8), layout.profile)
+        if layout.profile and not cmyk_transform(inks):
+            warnings.append(
+                "The CMYK profile cannot be used: the colours are converted without it."
+            )
+    return SourceImage(
+        format="TIFF",
+        mode=_tiff_mode(layout),
+        size=layout.size[::-1] if layout.orientation > 4 else layout.size,
+        channels=channels,
+        dtype=np.dtype(np.uint8) if layout.photometric == tiff_rows.CMYK else layout.dtype,
+        metadata=metadata,
+        n_frames=1,
+        warnings=(*warnings, *layout.warnings, *lost),
+        jpeg_quality=None,
+        lossless=False,
+        _file=source,
+        _layout=layout,
+    )
+
+
+def _tiff_mode(layout: Layout) -> str:
+    if layout.photometric == tiff_rows.CMYK:
+        return "CMYK"
+    if layout.channels == 1 and layout.dtype != np.uint8:
+        return "F" if layout.dtype == np.float32 else "I;16"
+    return ("L", "LA", "RGB", "RGBA")[layout.channels - 1]
+
+
+def _check_size(
+    size: tuple[int, int], frames: int, stream: BinaryIO, max_pixels: int | None
+) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"it has no pixels: its header says {width}×{height}.")
+    pixels = width * height * frames
+    if max_pixels is not None and pixels > max_pixels:
+        times = f" in {frames} frames" if frames > 1 else ""
+        raise ImageError(
+            f"it has {width}×{height} pixels{times}, which is more than the {max_pixels} "
+            "that max_pixels allows."
+        )
+    if width * height > PIXELS_ALWAYS + PIXELS_PER_BYTE * stream.seek(0, os.SEEK_END):
+        raise ImageError(
+            f"it is damaged: its header claims {width}×{height} pixels, more than the file can "
+            "hold."
+        )
+
+
+def _more_follows(name: str, source: Source, stream: BinaryIO) -> tuple[str, ...]:
+    """What comes from a pipe may be several images, one behind the other."""
+    if isinstance(source, Path):
+        return ()
+    end = end_of(name, stream)
+    if end is None:
+        return ()
+    stream.seek(end)
+    rest = stream.read(HEAD).lstrip(b"\0\r\n ")
+    try:
+        more = kind_of(rest) if rest else ""
+    except ImageError:
+        return ()
+    if not more and not (name == "PPM" and rest[:1] == b"P"):
+        return ()
+    return (f"Another image ({more or name}) follows the first one; it is not read.",)
+
+
+def _source(file: ImageFile) -> Source:
+    """A path or a stream that can be read as often as need be."""
+    if isinstance(file, (str, os.PathLike)):
+        refuse_address(os.fspath(file))
+        path = Path(file)
+        if path.is_dir():
+            raise ImageError(f"{path} is a folder, not an image.")
+        if path.is_file() or not path.exists():
+            return path
+        # A pipe or a device gives its bytes once.
+        with path.open("rb") as stream:
+            return _Named(stream.read(), str(path))
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        return io.BytesIO(file)
+    # Temporary files of Python 3.10 that begin in memory do not say that they can seek.
+    if hasattr(file, "seekable") and file.seekable():
+        return file
+    if not hasattr(file, "seekable"):
+        file.seek(0)
+    return _Named(file.read(), getattr(file, "name", None))
+
+
+class _Named(io.BytesIO):
+    """Bytes of a file that messages call by its name."""
+
+    def __init__(self, data: bytes, name: Any) -> None:
+        super().__init__(data)
+        self.name = name
 
 
 @contextmanager
-def _stream(source: Path | BinaryIO) -> Iterator[BinaryIO]:
+def _stream(source: Source) -> Iterator[BinaryIO]:
     if isinstance(source, Path):
         with source.open("rb") as stream:
             yield stream
@@ -263,16 +492,39 @@ def _stream(source: Path | BinaryIO) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _opened(source: Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
+def _opened(source: Source) -> Iterator[Image.Image]:
+    """The file as Pillow opens it, by one of the formats that may."""
     with ExitStack() as stack:
-        with one_sentence(source):
-            if isinstance(source, Path) and source.is_dir():
-                raise ImageError(f"{source} is a folder, not an image.")
-            stream = stack.enter_context(_stream(source))
-            with any_size(None):
-                image = Image.open(without_texts(stream))
+        with one_sentence(source), gathered():
+            image = _open(stack.enter_context(_stream(source)))
         yield image
 
 
-def _length(source: Path | BinaryIO) -> int:
-    return source.stat().st_size if isinstance(source, Path) else source.seek(0, os.SEEK_END)
+def _open(stream: BinaryIO) -> Image.Image:
+    kind = kind_of(stream.read(HEAD))
+    stream.seek(0)
+    Image.init()
+    if kind == "ICO":
+        return open_icon(stream)
+    if kind == "HEIF":
+        import pillow_heif
+
+        return cast(Image.Image, cast(Any, pillow_heif).HeifImageFile(stream))
+    if kind == "JXL":
+        from pillow_jxl import JpegXLImagePlugin
+
+        return cast(Image.Image, JpegXLImagePlugin.JXLImageFile(stream))
+    formats = (kind,) if kind else tuple(name for name in READ if name in Image.OPEN)
+    try:
+        try:
+            return Image.open(without_texts(stream), formats=formats)
+        except Image.DecompressionBombError:
+            with any_size(None):
+                stream.seek(0)
+                return Image.open(without_texts(stream), formats=formats)
+    except UnidentifiedImageError as error:
+        if not kind:
+            raise
+        raise ImageError(
+            f"it begins like a {kind} file, but is damaged or of a kind that Pillow cannot read."
+        ) from error

@@ -46,10 +46,13 @@ class DecodedImage:
     alpha
         (H, W) rows of the same dtype, or None. Where it is 0 the colour is that of
         the nearest visible pixels.
+    warnings
+        Sentences for the user on what was found while decoding.
     """
 
     color: RowSource
     alpha: RowSource | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,17 @@ class Plane:
 
     def __getitem__(self, rows: slice) -> Array:
         return np.ascontiguousarray(self.rows[rows][..., self.channel])
+
+
+def is_grey(rows: RowSource) -> bool:
+    """Whether red, green and blue are the same in every pixel of (H, W, 3) rows."""
+    height, width, _ = rows.shape
+    step = max(BAND_BYTES // (3 * width * rows.dtype.itemsize), 1)
+    for top in range(0, height, step):
+        part = rows[top : min(top + step, height)]
+        if (part[..., 0] != part[..., 1]).any() or (part[..., 0] != part[..., 2]).any():
+            return False
+    return True
 
 
 class Blocks:

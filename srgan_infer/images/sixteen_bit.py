@@ -1,4 +1,4 @@
-"""Colour of 16 bits a channel, which Pillow cuts to its high bytes.
+"""PNG and PPM colour of 16 bits a channel, which Pillow cuts to its high bytes.
 
 Pillow has no mode for it, but it can unpack big-endian samples as if they were
 little-endian: decoded once each way, a file gives its high and its low bytes.
@@ -6,17 +6,17 @@ little-endian: decoded once each way, a file gives its high and its low bytes.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, PngImagePlugin, PpmImagePlugin, TiffImagePlugin
+from PIL import Image, PngImagePlugin, PpmImagePlugin
 
 Array = npt.NDArray[Any]
 
 # The unpacker that reads the other byte of each sample.
-OTHER = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "RGBX;16B": "RGBX;16L"}
-OTHER |= {low: high for high, low in OTHER.items()}
+OTHER = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 
 def sixteen_bit_channels(image: Image.Image) -> int | None:
@@ -34,23 +34,15 @@ def sixteen_bit_channels(image: Image.Image) -> int | None:
         if rawmode == "RGB;16B":
             return 4 if "transparency" in image.info else 3
         return 4 if rawmode == "RGBA;16B" else None
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        rawmode = rawmode.replace("16N", "16L")
-        if rawmode in OTHER and image.tag_v2.get(339, (1,))[0] == 1:
-            return 4 if rawmode.startswith("RGBA") else 3
     return 3 if _ppm_maximum(image) > 255 else None
 
 
 def is_cut(image: Image.Image) -> bool:
-    """Whether a file has more than 8 bits a channel and Pillow's pixels do not."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return bool(max(image.tag_v2.get(258, (1,))) > 8)
-    return _rawmode(image).endswith((";16B", ";16L")) or _ppm_maximum(image) > 255
+    """Whether a file has 16 bits a channel and Pillow's pixels do not: only in animations."""
+    return _rawmode(image).endswith(";16B") and not image.mode.startswith("I;16")
 
 
-def read_sixteen_bit(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> Array:
+def read_sixteen_bit(image: Image.Image, again: Image.Image) -> Array:
     """Decode a file for which :func:`sixteen_bit_channels` is not None.
 
     Parameters
@@ -61,7 +53,7 @@ def read_sixteen_bit(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> 
     Returns
     -------
     ndarray
-        (H, W, channels) uint16, not turned upright (but TIFF files are).
+        (H, W, channels) uint16, not turned upright.
     """
     if isinstance(image, PpmImagePlugin.PpmImageFile):
         return _read_ppm(image)
@@ -70,7 +62,7 @@ def read_sixteen_bit(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> 
         _unpack(image, "RGBA")
         image.load()
         return np.asarray(image).view(">u2").astype(np.uint16)
-    _unpack(again, OTHER[rawmode.replace("16N", "16L")])
+    _unpack(again, OTHER[rawmode])
     image.load()
     again.load()
     pixels = np.asarray(image).astype(np.uint16)
@@ -91,7 +83,7 @@ def _rawmode(image: Image.Image) -> str:
     return str(args if isinstance(args, str) else args[0] if args else "")
 
 
-def _unpack(image: ImageFile.ImageFile, rawmode: str) -> None:
+def _unpack(image: Any, rawmode: str) -> None:
     """Have every tile of ``image`` unpacked by ``rawmode``."""
     image.tile = [
         tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
@@ -103,17 +95,25 @@ def _ppm_maximum(image: Image.Image) -> int:
     """Largest sample value of a PPM file with colour; 0 for anything else."""
     if not isinstance(image, PpmImagePlugin.PpmImageFile) or image.mode != "RGB":
         return 0
-    args = image.tile[0].args if image.tile and image.tile[0].codec_name == "ppm" else None
+    coded = image.tile and image.tile[0].codec_name in ("ppm", "ppm_plain")
+    args = image.tile[0].args if coded else None
     return int(args[1]) if isinstance(args, tuple) else 0
 
 
 def _read_ppm(image: PpmImagePlugin.PpmImageFile) -> Array:
     maximum = _ppm_maximum(image)
     width, height = image.size
+    count = 3 * width * height
     assert image.fp is not None
     image.fp.seek(image.tile[0].offset)
-    data = image.fp.read(6 * width * height)
-    if len(data) < 6 * width * height:
+    if image.tile[0].codec_name == "ppm_plain":  # decimal numbers, and comments to the line's end
+        words = re.sub(rb"#[^\n\r]*", b"", image.fp.read()).split()[:count]
+        pixels = np.array(words, np.int64) if words else np.empty(0, np.int64)
+    else:
+        pixels = np.frombuffer(image.fp.read(2 * count), ">u2")
+    if pixels.size < count:
         raise OSError("image file is truncated")
-    pixels = np.frombuffer(data, ">u2").reshape(height, width, 3)
+    if pixels.max() > maximum:
+        raise OSError("its values are larger than its header says")
+    pixels = pixels.reshape(height, width, 3)
     return ((pixels * np.uint32(65535) + maximum // 2) // maximum).astype(np.uint16)
