@@ -5,14 +5,15 @@
 #   training/run.sh DATA_FOLDER OUT_FOLDER [options]
 #   training/run.sh --smoke [DATA_FOLDER OUT_FOLDER] [options]
 #
-#   --recipe NAME        release (default), cpu, paper or seed: see configs/
+#   --recipe NAME        release (default), cpu, paper or coco10k: see configs/
+#   --teacher FILE       stage 1 learns from this network's images as well; needs spandrel
 #   --photo              a third stage, for compressed and noisy photographs (release, cpu)
-#   --benchmarks FOLDER  evaluate on these sets; default: pictures that were held back
+#   --benchmarks FOLDER  evaluate on these sets; default: images that were held back
 #   --features FILE      feature network; default: VGG-19, fetched from the Hub
 #   --licences FILE      TOML, what the data folders hold; default: training/licences.toml
 #   --set KEY=VALUE      a setting for every stage; --set1, --set2, --set3: for one
 #   --smoke              a small network and a few hundred steps, in minutes on a CPU;
-#                        without folders it draws its own pictures
+#                        without folders it draws its own images
 #
 # PYTHON names the interpreter; LAUNCH what starts training, such as
 # "accelerate launch -m" for several GPUs.
@@ -25,6 +26,7 @@ training=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$training:$(dirname "$training")${PYTHONPATH:+:$PYTHONPATH}"
 python=${PYTHON:-python3}
 read -r -a launch <<<"${LAUNCH:-$python -m}"
+srgan_train() { "$python" -m srgan_training "$@"; }
 
 usage() {
     sed -n '5,6p' "${BASH_SOURCE[0]}" | cut -c5- >&2
@@ -32,18 +34,19 @@ usage() {
     exit 2
 }
 
-folders=() recipe=release photo= smoke= benchmarks= features= licences=$training/licences.toml
+folders=() recipe=release photo= smoke= benchmarks= features= teacher= licences=$training/licences.toml
 every=() set1=() set2=() set3=()
 while (($#)); do
     case $1 in
         --smoke) smoke=1 ;;
         --photo) photo=1 ;;
-        --recipe | --benchmarks | --features | --licences | --set | --set1 | --set2 | --set3)
+        --recipe | --benchmarks | --features | --teacher | --licences | --set | --set1 | --set2 | --set3)
             (($# > 1)) || usage "$1 needs a value"
             case $1 in
                 --recipe) recipe=$2 ;;
                 --benchmarks) benchmarks=$2 ;;
                 --features) features=$2 ;;
+                --teacher) teacher=$2 ;;
                 --licences) licences=$2 ;;
                 --set) every+=("$2") ;;
                 --set1) set1+=("$2") ;;
@@ -63,19 +66,19 @@ if [[ $smoke ]]; then
     ((${#folders[@]} == 2 || ${#folders[@]} == 0)) || usage "give both folders or none"
     out=${folders[1]:-$(mktemp -d)}
     if [[ ! -e $out/made/features.safetensors ]]; then
-        "$python" -m srgan_training.smoke "$out/made"
+        srgan_train smoke "$out/made"
     fi
-    data=${folders[0]:-$out/made/pictures}
+    data=${folders[0]:-$out/made/images}
     features=${features:-$out/made/features.safetensors}
 else
-    ((${#folders[@]} == 2)) || usage "give the folder of pictures and the folder for the results"
+    ((${#folders[@]} == 2)) || usage "give the folder of images and the folder for the results"
     data=${folders[0]} out=${folders[1]}
 fi
 case $recipe in
     release) configs=(srresnet srgan) ;;
     cpu) configs=(srresnet_cpu srgan_cpu) ;;
     paper) configs=(srresnet_paper srgan_paper) ;;
-    seed) configs=(seed_srresnet seed_srgan) ;;
+    coco10k) configs=(coco10k_srresnet coco10k_srgan) ;;
     smoke) configs=(smoke smoke_srgan) ;;
     *) usage "there is no recipe $recipe" ;;
 esac
@@ -87,6 +90,12 @@ if [[ $photo ]]; then
         *) usage "the recipe $recipe has no third stage" ;;
     esac
     names+=(srgan-photo)
+fi
+
+# Pairs for stage 1: the originals in three sizes, and what the teacher makes of them ----
+pairs=$out/pairs
+if [[ $teacher && ! -e $out/srresnet/done ]]; then
+    srgan_train pairs "$pairs" --data "$data" --reduce 1 0.7 0.5 --teacher "$teacher"
 fi
 
 # Training ----------------------------------------------------------------
@@ -103,8 +112,12 @@ for stage in "${!names[@]}"; do
         esac
         [[ $start ]] && settings+=("start=$start")
         ((stage > 0)) && [[ $features ]] && settings+=("loss.feature_network=$features")
-        "${launch[@]}" srgan_training.train "$training/configs/${configs[stage]}.toml" \
-            --data "$data" --out "$run" ${settings[@]+--set "${settings[@]}"}
+        images=(--data "$data")
+        if [[ $teacher ]] && ((stage == 0)); then
+            images=(--data "$pairs/high" --low "$pairs/low" --teacher "$pairs/teacher")
+        fi
+        "${launch[@]}" srgan_training run "$training/configs/${configs[stage]}.toml" \
+            "${images[@]}" --out "$run" ${settings[@]+--set "${settings[@]}"}
         touch "$run/done"
     fi
     start=$run
@@ -114,7 +127,7 @@ done
 export_models() {
     local name
     for name in "${names[@]}"; do
-        "$python" -m srgan_training.export "$out/$name" "$out/models/$name" \
+        srgan_train export "$out/$name" "$out/models/$name" \
             --licences "$licences" "$@"
     done
 }
@@ -126,8 +139,8 @@ if [[ ! -e $out/evaluation/done ]]; then
     else
         source=(--held-back "$out/srresnet")
     fi
-    "$python" -m srgan_training.evaluate "${names[@]/#/$out/models/}" "${source[@]}" \
-        --features "${features:-vgg19}" --out "$out/evaluation" --sheets
+    srgan_train evaluate "${names[@]/#/$out/models/}" "${source[@]}" \
+        --features "${features:-vgg19}" --judge --out "$out/evaluation" --sheets
     touch "$out/evaluation/done"
 fi
 export_models --evaluation "$out/evaluation/evaluation.json"

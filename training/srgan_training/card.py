@@ -12,27 +12,37 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from srgan_training.config import TrainConfig
+from srgan_training.judge import JUDGE
 from srgan_training.runs import Folder, Stage
 from srgan_training.tables import table
 
 LIMITS = """\
-Trained for ×{scale} on pictures reduced by antialiased bicubic{degraded}. Blur, noise or \
+Trained for ×{scale} on images reduced by antialiased bicubic{degraded}. Blur, noise or \
 compression of other kinds are enlarged with the rest. {invents}Not meant for evidence: faces, \
 text and licence plates below a few pixels a stroke cannot be recovered."""
 
 
-def results_table(means: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """PSNR / SSIM and feature distance of bicubic and of the model, a row for each set."""
-    rows = []
-    for collection, of in means.items():
-        row = [collection]
-        for version in ("bicubic", "model"):
-            values = of[version]
-            distance = values["feature_distance"]
-            row.append(f"{values['psnr']:.2f} / {values['ssim']:.4f}")
-            row.append("" if distance is None else f"{distance:.4f}")
-        rows.append(row)
-    head = ["", "bicubic", "feature distance", "this model", "feature distance"]
+def results_table(means: Mapping[str, Mapping[str, Mapping[str, Any]]], network: str | None) -> str:
+    """PSNR / SSIM and distances of bicubic and of the model, two rows for each set.
+
+    Parameters
+    ----------
+    network
+        What the feature network is called.
+    """
+    columns = {"feature_distance": network, "judge_distance": JUDGE}
+    first = next(iter(means.values()))["bicubic"]
+    shown = {key: title for key, title in columns.items() if first[key] is not None}
+    rows = [
+        [
+            f"{collection}, {title}",
+            f"{of[version]['psnr']:.2f} / {of[version]['ssim']:.4f}",
+            *(f"{of[version][key]:.4f}" for key in shown),
+        ]
+        for collection, of in means.items()
+        for version, title in (("bicubic", "bicubic"), ("model", "this model"))
+    ]
+    head = ["", "PSNR / SSIM", *(f"{title} distance" for title in shown.values())]
     return table(head, rows)
 
 
@@ -44,6 +54,11 @@ def make_card(
     machine: str,
     folders: Sequence[Folder],
     means: Mapping[str, Mapping[str, Mapping[str, Any]]] | None,
+    features: str | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
+    blend: str = "",
+    share: float = 1.0,
+    teacher: str = "",
 ) -> str:
     """The model card: YAML front matter and Markdown.
 
@@ -58,14 +73,36 @@ def make_card(
     machine
         What it was trained on.
     folders
-        The pictures it was trained on; empty if unknown.
+        The images it was trained on; empty if unknown.
     means
         From :func:`results`, or None if it was not evaluated.
+    features
+        What the feature network of the evaluation is called.
+    earlier
+        Stages of the published model that the first run started from, by its card.
+    blend, share
+        The weights are the last run's by this share, and another model's for the rest.
+    teacher
+        What is to be said of the network whose images were a target.
     """
     last = stages[-1].config
     scale = last.generator.scale
     adversarial = last.loss.adversarial_weight > 0
-    minutes = sum(stage.seconds for stage in stages) / 60
+    trained = [
+        *earlier,
+        *(
+            {
+                "name": stage.config.name,
+                "steps": stage.step,
+                "minutes": round(stage.seconds / 60, 1),
+                "batch": stage.config.batch,
+                "crop": stage.config.data.crop,
+                "seed": stage.config.seed,
+            }
+            for stage in stages
+        ),
+    ]
+    minutes = sum(stage["minutes"] for stage in trained)
     evaluations = [
         EvalResult(
             task_type="image-to-image",
@@ -87,22 +124,12 @@ def make_card(
         model_name=name,
         eval_results=evaluations or None,
         training={
-            "stages": [
-                {
-                    "name": stage.config.name,
-                    "steps": stage.step,
-                    "minutes": round(stage.seconds / 60, 1),
-                    "batch": stage.config.batch,
-                    "crop": stage.config.data.crop,
-                    "seed": stage.config.seed,
-                }
-                for stage in stages
-            ],
+            "stages": trained,
             "hardware": machine,
-            "pictures": sum(folder.pictures for folder in folders),
+            "images": sum(folder.images for folder in folders),
         },
     )
-    degraded = last.data.blur or last.data.noise or last.data.jpeg
+    degraded = max(last.data.blur, last.data.noise, last.data.jpeg, last.data.second_order) > 0
     purpose = (
         "sharp, with texture that is invented where the input holds none"
         if adversarial
@@ -118,17 +145,17 @@ def make_card(
         f"{network.blocks} residual blocks of {network.channels} channels, {parameters:,} weights, "
         "no batch norm left in it.\n",
         "```python\nfrom srgan_infer import SuperResolver\n\n"
-        f'big = SuperResolver.from_pretrained("{name}")(picture)\n```\n',
+        f'big = SuperResolver.from_pretrained("{name}")(image)\n```\n',
         "## Results\n",
-        "PSNR (dB) / SSIM on BT.601 luma, 4 pixels cut from each border, 8-bit pictures. SSIM: "
-        "Gaussian 11×11, σ 1.5. Feature distance: squared, relative to the original's, mean over "
-        "five layers; lower is closer.\n\n" + results_table(means)
+        "PSNR (dB) / SSIM on BT.601 luma, 4 pixels cut from each border, 8-bit images. SSIM: "
+        "Gaussian 11×11, σ 1.5. Distances: of the network's features, squared, relative to the "
+        "original's, mean over five layers; lower is closer.\n\n" + results_table(means, features)
         if means
         else "Not evaluated.\n",
         "## Training data\n",
         table(
-            ["folder", "pictures", "what", "licence"],
-            [[f.name, f"{f.pictures:,}", f.what or "not described", f.licence] for f in folders],
+            ["folder", "images", "what", "licence"],
+            [[f.name, f"{f.images:,}", f.what or "not described", f.licence] for f in folders],
             text=(0, 2, 3),
         )
         if folders
@@ -138,22 +165,32 @@ def make_card(
             ["stage", "steps", "minutes", "batch", "crop (low-resolution)", "seed"],
             [
                 [
-                    stage.config.name,
-                    f"{stage.step:,}",
-                    f"{stage.seconds / 60:.1f}",
-                    str(stage.config.batch),
-                    f"{stage.config.data.crop}×{stage.config.data.crop}",
-                    str(stage.config.seed),
+                    stage["name"],
+                    f"{stage['steps']:,}",
+                    f"{stage['minutes']:.1f}",
+                    str(stage["batch"]),
+                    f"{stage['crop']}×{stage['crop']}",
+                    str(stage["seed"]),
                 ]
-                for stage in stages
+                for stage in trained
             ],
         ),
         f"Hardware: {machine}. Wall time: {minutes:.1f} minutes.\n",
     ]
     if start := Path(stages[0].config.start).name:
         parts.append(
-            f"The first stage of these started from the published `{start}`; its card says how that"
-            " one was trained.\n"
+            f"The runs started from the published `{start}`; what its card says of its own is in "
+            "the table.\n"
+            if earlier
+            else f"The runs started from the published `{start}`; its card says how that one was "
+            "trained.\n"
+        )
+    if teacher:
+        parts.append(f"{teacher}\n")
+    if blend:
+        parts.append(
+            f"The weights are {share:g} × the generator of the last stage + {1 - share:g} × "
+            f"`{blend}` (network interpolation, arXiv 1809.00219).\n"
         )
     for stage in stages:
         recipe = to_toml(dataclasses.asdict(without_paths(stage.config)))
@@ -175,12 +212,19 @@ def make_card(
 
 def without_paths(config: TrainConfig) -> TrainConfig:
     """The settings with only the last part of every path: the rest is nobody's business."""
-    folders = tuple(Path(folder).name for folder in config.data.folders)
+
+    def names(folders: Sequence[str]) -> tuple[str, ...]:
+        return tuple(Path(folder).name for folder in folders)
+
+    data = config.data
     network = Path(config.loss.feature_network).name
     return replace(
         config,
         start=Path(config.start).name,
-        data=replace(config.data, folders=folders),
+        branch=Path(config.branch).name,
+        data=replace(
+            data, folders=names(data.folders), low=names(data.low), teacher=names(data.teacher)
+        ),
         loss=replace(config.loss, feature_network=network),
     )
 

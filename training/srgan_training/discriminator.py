@@ -1,4 +1,4 @@
-"""The two discriminators: the paper's eight convolutions and the seed project's seven."""
+"""The discriminators: stacks of convolutions that score images, and a U-Net that scores pixels."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from srgan_training.config import DiscriminatorConfig
+
 # (output channels as a multiple of the width, stride) of each 3×3 convolution.
 PAPER = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1), (8, 2))
-SEED = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1))
-LAYOUTS = {"paper": PAPER, "seed": SEED}
+COCO10K = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1))
+LAYOUTS = {"paper": PAPER, "coco10k": COCO10K}
 POOLED = 6
 
 
 class Discriminator(nn.Module):
-    """Tells photographs from generated pictures.
+    """Tells photographs from generated images.
 
     Parameters
     ----------
     layout
         ``"paper"``: 8 convolutions, 64…512 channels, strides 1-2 (arXiv
-        1609.04802); ``"seed"``: the first 7 of them.
+        1609.04802); ``"coco10k"``: the first 7 of them.
     width
         Channels of the first convolution, 64 in the paper.
     norm
@@ -66,6 +68,57 @@ class Discriminator(nn.Module):
         """N×3×H×W, RGB in [0, 1] → logits, N×1 (or N×1×h×w patch scores)."""
         scores: Tensor = self.head(self.convolutions(2 * x - 1))
         return scores
+
+
+class UNetDiscriminator(nn.Module):
+    """Tells photographs from generated images, pixel by pixel (arXiv 2107.10833).
+
+    Three convolutions of stride 2, three bilinear steps back that add the features of
+    the same size, spectral norm (arXiv 1802.05957) on all but the first and last.
+
+    Parameters
+    ----------
+    width
+        Channels of the first convolution, 64 there.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+
+        def layer(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+            return spectral_norm(nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False))
+
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.down = nn.ModuleList(layer(width * n, width * n * 2, 4, 2) for n in (1, 2, 4))
+        self.up = nn.ModuleList(layer(width * n * 2, width * n) for n in (4, 2, 1))
+        self.last = nn.Sequential(
+            layer(width, width),
+            nn.LeakyReLU(0.2),
+            layer(width, width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×3×H×W, RGB in [0, 1] → logits, N×1×H×W."""
+        x = F.leaky_relu(self.first(2 * x - 1), 0.2)
+        passed = []
+        for layer in self.down:
+            passed.append(x)
+            x = F.leaky_relu(layer(x), 0.2)
+        for layer in self.up:
+            same = passed.pop()
+            x = F.interpolate(x, size=same.shape[-2:], mode="bilinear", align_corners=False)
+            x = F.leaky_relu(layer(x), 0.2) + same
+        scores: Tensor = self.last(x)
+        return scores
+
+
+def make_discriminator(config: DiscriminatorConfig) -> nn.Module:
+    """The discriminator of these settings."""
+    if config.layout == "unet":
+        return UNetDiscriminator(config.width)
+    return Discriminator(config.layout, config.width, config.norm, config.patch)
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, relativistic: bool) -> Tensor:

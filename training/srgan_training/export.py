@@ -1,8 +1,8 @@
-"""Turn a training run into a model folder: ``python -m srgan_training.export RUN FOLDER``.
+"""Turn a training run into a model folder.
 
 The folder (``config.json``, ``model.safetensors``, ``README.md``) is what
 srgan_infer loads and the Hub shows. The card is written from the run itself:
-its configuration, its pictures, its steps and time, and an evaluation.
+its configuration, its images, its steps and time, and an evaluation.
 """
 
 from __future__ import annotations
@@ -12,25 +12,46 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from srgan_infer import weights
-from srgan_infer.errors import UpscaleError
 from srgan_infer.network.generator import Generator
 from srgan_training.card import make_card
+from srgan_training.errors import TrainingError
 from srgan_training.generator import TrainingGenerator, deploy
-from srgan_training.runs import RunError, Stage, count_pictures, read_licences, read_stages
+from srgan_training.runs import (
+    Stage,
+    card_facts,
+    count_images,
+    describe_teacher,
+    read_licences,
+    read_stages,
+)
 from srgan_training.scores import BICUBIC
 
 PARITY = 1e-4
 
 
-class ExportError(Exception):
-    """A run cannot be exported; the message says what to do."""
+@dataclass(frozen=True)
+class Blend:
+    """A part of a run's weights and the rest of another model's.
+
+    Attributes
+    ----------
+    share
+        Of the run, 0…1.
+    model
+        The other: a bundled name, a folder or a Hub id.
+    """
+
+    share: float
+    model: str
 
 
 def folded(stage: Stage) -> Generator:
@@ -38,24 +59,24 @@ def folded(stage: Stage) -> Generator:
 
     Raises
     ------
-    ExportError
-        If a weight is not finite, or the two differ by more than 10⁻⁴ on random pictures.
+    TrainingError
+        If a weight is not finite, or the two differ by more than 10⁻⁴ on random images.
     """
     broken = [name for name, tensor in stage.average.items() if not tensor.isfinite().all()]
     if broken:
-        raise ExportError(f"{broken[0]} holds values that are not finite; train again.")
+        raise TrainingError(f"{broken[0]} holds values that are not finite; train again.")
     model = TrainingGenerator(stage.config.generator, batch_norm=stage.config.batch_norm)
     model.load_state_dict(stage.average)
     generator = deploy(model.eval())
     worst = parity(model, generator)
     if not worst <= PARITY:
-        raise ExportError(f"folding batch norm changed the result by {worst:.2e}; train longer.")
+        raise TrainingError(f"folding batch norm changed the result by {worst:.2e}; train longer.")
     return generator
 
 
 @torch.no_grad()
 def parity(model: TrainingGenerator, generator: Generator) -> float:
-    """Largest difference of the two forms on random pictures, float32 on the CPU."""
+    """Largest difference of the two forms on random images, float32 on the CPU."""
     rng = torch.Generator().manual_seed(0)
     worst = 0.0
     for shape in ((2, 3, 24, 24), (1, 3, 17, 31), (1, 3, 1, 5)):
@@ -77,12 +98,14 @@ def results(evaluation: Mapping[str, Any], sha256: str) -> dict[str, dict[str, d
 
     Raises
     ------
-    ExportError
+    TrainingError
         If the evaluation is not of these weights.
     """
     names = [name for name, digest in evaluation["models"].items() if digest == sha256]
     if not names:
-        raise ExportError("the evaluation is of other weights; evaluate this model, export again.")
+        raise TrainingError(
+            "the evaluation is of other weights; evaluate this model, export again."
+        )
     return {
         collection: {"bicubic": means[BICUBIC], "model": means[names[0]]}
         for collection, means in evaluation["means"].items()
@@ -98,6 +121,7 @@ def export(
     licences: Path | None = None,
     machine: str | None = None,
     half: bool = False,
+    blend: Blend | None = None,
 ) -> weights.Weights:
     """Write a model folder from a training run.
 
@@ -117,6 +141,8 @@ def export(
         What the run was trained on; this machine if None.
     half
         Store float16.
+    blend
+        Store a blend with another model instead of the run's weights alone.
 
     Returns
     -------
@@ -125,35 +151,56 @@ def export(
 
     Raises
     ------
-    RunError
-        If the run cannot be read.
-    ExportError
-        If it fails the parity check, or the evaluation is of other weights.
+    TrainingError
+        If the run cannot be read, it fails the parity check, or the evaluation is of
+        other weights.
+    srgan_infer.errors.WeightsError
+        If the run and the model to blend with are different networks.
     """
     stages = read_stages(run)
     generator = folded(stages[-1])
     name = name or folder.resolve().name
+    config, known = stages[-1].config, read_licences(licences)
     described: dict[str, Any] = {
         "parameters": sum(tensor.numel() for tensor in generator.state_dict().values()),
         "machine": machine or hardware(),
-        "folders": count_pictures(stages[-1].config, read_licences(licences)),
+        "folders": count_images(config, known),
+        "teacher": describe_teacher(config, known),
     }
-    config, state = generator.config, generator.state_dict()
+    state: Mapping[str, Tensor] = generator.state_dict()
+    if blend is not None:
+        described["blend"] = Path(blend.model).name
+        described["share"] = blend.share
+        state = blended(generator, blend)
+    if start := stages[0].config.start:
+        described["earlier"] = earlier_stages(start)
     card = make_card(name, stages, means=None, **described)
-    weights.save(folder, config, state, card, half)
+    weights.save(folder, generator.config, state, card, half)
     written = weights.read(folder, name)
     if evaluation is not None:
-        means = results(json.loads(evaluation.read_text(encoding="utf-8")), written.sha256)
-        card = make_card(name, stages, means=means, **described)
-        weights.save(folder, config, state, card, half)
+        scores = json.loads(evaluation.read_text(encoding="utf-8"))
+        means = results(scores, written.sha256)
+        card = make_card(name, stages, means=means, features=scores["features"], **described)
+        weights.save(folder, generator.config, state, card, half)
     return written
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m srgan_training.export", description=__doc__.splitlines()[0]
-    )
+def blended(generator: Generator, blend: Blend) -> Mapping[str, Tensor]:
+    """The weights between a model's and the generator's (arXiv 1809.00219)."""
+    other = weights.load(blend.model)
+    ours = replace(other, name="this run", config=generator.config, state=generator.state_dict())
+    return weights.blend(other, ours, blend.share).state
+
+
+def earlier_stages(start: str) -> list[dict[str, Any]]:
+    """What the card of a published model, which a run started from, tells of its own runs."""
+    folder = weights.load(start).folder
+    stages = card_facts(folder).get("stages", []) if folder is not None else []
+    return [{**stage, "model": Path(start).name} for stage in stages]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
     parser.add_argument("run", type=Path, help="folder of a training run, or its checkpoint")
     parser.add_argument("folder", type=Path, help="where the model goes")
     parser.add_argument("--name", help="of the model (default: the folder's)")
@@ -161,23 +208,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--licences", type=Path, metavar="TOML", help="of the training folders")
     parser.add_argument("--hardware", help="what it was trained on (default: this machine)")
     parser.add_argument("--half", action="store_true", help="store float16, half the size")
-    options = parser.parse_args(arguments)
-    try:
-        written = export(
-            options.run,
-            options.folder,
-            name=options.name,
-            evaluation=options.evaluation,
-            licences=options.licences,
-            machine=options.hardware,
-            half=options.half,
-        )
-    except (ExportError, RunError, UpscaleError, OSError, ValueError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    parser.add_argument(
+        "--blend",
+        metavar="SHARE:MODEL",
+        help="store this share of the run's weights and the rest of another model's",
+    )
+
+
+def command(options: argparse.Namespace) -> int:
+    """Export; returns the exit status."""
+    written = export(
+        options.run,
+        options.folder,
+        name=options.name,
+        evaluation=options.evaluation,
+        licences=options.licences,
+        machine=options.hardware,
+        half=options.half,
+        blend=parse_blend(options.blend) if options.blend else None,
+    )
     sys.stdout.write(f"{options.folder} ({written.sha256})\n")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def parse_blend(text: str) -> Blend:
+    """``0.8:srresnet`` as a blend.
+
+    Raises
+    ------
+    TrainingError
+        If it is something else.
+    """
+    share, _, model = text.partition(":")
+    try:
+        blend = Blend(float(share), model)
+    except ValueError:
+        blend = Blend(-1, model)
+    if not 0 <= blend.share <= 1 or not model:
+        raise TrainingError(f"--blend takes SHARE:MODEL, such as 0.8:srresnet, not {text!r}.")
+    return blend

@@ -57,7 +57,7 @@ def vgg19_to_trunk(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class FeatureNetwork(nn.Module):
-    """Frozen features of a picture at named layers.
+    """Frozen features of an image at named layers.
 
     Parameters
     ----------
@@ -105,6 +105,11 @@ class FeatureNetwork(nn.Module):
             for layer in self.layers:
                 self._add(layer.replace("relu", "project"), tensors)
         self.requires_grad_(False).eval()
+
+    @property
+    def title(self) -> str:
+        """What tables call it."""
+        return "distilled VGG-19" if self.projected else "VGG-19"
 
     def _add(self, name: str, tensors: dict[str, Tensor]) -> None:
         weight = tensors[f"{name}.weight"]
@@ -167,7 +172,7 @@ def feature_distance(network: FeatureNetwork, x: Tensor, target: Tensor) -> dict
     Returns
     -------
     dict
-        Layer → N values: 0 for equal pictures, about 1 for unrelated ones.
+        Layer → N values: 0 for equal images, about 1 for unrelated ones.
     """
     ours, theirs = network(x), network(target)
     dims = (1, 2, 3)

@@ -1,9 +1,9 @@
-"""What super-resolved pictures are judged by, batched: PSNR-Y, SSIM, artefacts, colour.
+"""What super-resolved images are judged by, batched: PSNR-Y, SSIM, artefacts, colour.
 
 One implementation serves validation during training and the evaluation of
 published weights. Every function takes N×3×H×W float tensors, RGB in [0, 1],
 clips and rounds them to 8 bits first (what is written to a file is what is
-judged), and returns one value a picture.
+judged), and returns one value an image.
 
 The protocol is that of the published ×4 tables: BT.601 luma with the studio
 range of MATLAB's ``rgb2ycbcr`` (16…235), 4 pixels cut from each border.
@@ -58,7 +58,7 @@ def psnr(prediction: Tensor, target: Tensor, border: int = BORDER) -> Tensor:
     Returns
     -------
     Tensor
-        N values; 100 where the pictures are (nearly) equal, so that means stay finite.
+        N values; 100 where the images are (nearly) equal, so that means stay finite.
     """
     difference = _judged_luma(prediction, border) - _judged_luma(target, border)
     error = difference.square().mean(dim=(1, 2, 3)) / 255**2
@@ -70,7 +70,7 @@ def ssim(prediction: Tensor, target: Tensor, border: int = BORDER) -> Tensor:
 
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to
     Structural Similarity", 2004. Only windows that lie wholly inside the
-    picture (after the border cut) count.
+    image (after the border cut) count.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class GridEnergy(NamedTuple):
     line
         The part of it that stands out of the bins beside it: near 0 (of either
         sign) where the period is nothing special, as large as ``energy`` where
-        the picture carries a grid.
+        the image carries a grid.
     """
 
     energy: Tensor
@@ -121,12 +121,12 @@ class GridEnergy(NamedTuple):
 
 
 def grid_energy(images: Tensor, period: int, axis: str) -> GridEnergy:
-    """How much a picture repeats itself with a period of a few pixels.
+    """How much an image repeats itself with a period of a few pixels.
 
     Sub-pixel convolutions and the strides of a feature network can leave a
     faint grid with a period of 2 or 4 pixels. It appears as a line in the
     power spectrum of rows (axis ``"x"``) or columns (``"y"``) at the period's
-    exact frequency. A Hann window keeps the edges of the picture out of it.
+    exact frequency. A Hann window keeps the edges of the image out of it.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def grid_energy(images: Tensor, period: int, axis: str) -> GridEnergy:
 
 
 def colour_shift(prediction: Tensor, low_resolution: Tensor) -> Tensor:
-    """Mean colour of the enlarged picture minus that of its input.
+    """Mean colour of the enlarged image minus that of its input.
 
     Parameters
     ----------

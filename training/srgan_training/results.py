@@ -1,4 +1,4 @@
-"""Write docs/results.md: ``python -m srgan_training.results --data … --features …``.
+"""Write docs/results.md.
 
 Everything in the page that is a measurement of ours is measured by this
 command; steps, minutes and hardware are read from the models' cards. The
@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from huggingface_hub import ModelCard
 
 from srgan_infer import SuperResolver, weights
-from srgan_infer.errors import UpscaleError
 from srgan_training import tables
-from srgan_training.evaluate import EvaluationError, evaluate, find_pairs, load_models
+from srgan_training.errors import TrainingError
+from srgan_training.evaluate import evaluate, find_pairs, load_models
 from srgan_training.features import FeatureNetwork, load_features
+from srgan_training.judge import JUDGE, Judge, load_judge
+from srgan_training.runs import card_facts
 from srgan_training.scores import HEADS, Evaluation, summarise, to_json, versions
 
 SETS = ("Set5", "Set14", "BSD100")
@@ -28,19 +27,19 @@ JPEG_QUALITIES = (50, 75)
 # PSNR / SSIM as published, ×4, on luma; field by field as in the sources named.
 PUBLISHED = (
     (
-        "SRResNet, paper (arXiv 1609.04802; 350,000 pictures, 10⁶ steps)",
+        "SRResNet, paper (arXiv 1609.04802; 350,000 images, 10⁶ steps)",
         ("32.05 / .9019", "28.49 / .8184", "27.58 / .7620"),
     ),
     (
-        "SRResNet, sgrvinod tutorial (120,000 COCO pictures, 10⁶ steps)",
+        "SRResNet, sgrvinod tutorial (120,000 COCO images, 10⁶ steps)",
         ("31.93 / .902", "28.59 / .799", "27.59 / .756"),
     ),
     ("SRResNet, Lornatang", ("32.16 / .8938", "28.57 / .7815", "27.56 / .7367")),
     ("SRGAN, paper", ("29.40 / .8472", "26.02 / .7397", "25.16 / .6688")),
     ("SRGAN, sgrvinod tutorial", ("29.72 / .859", "26.51 / .729", "25.53 / .678")),
 )
-SEED = "SRGAN trained on 10,000 COCO pictures: 23.88 dB / .61 over the three sets as a whole."
-COMMAND = "python -m srgan_training.results --data BENCHMARKS --features VGG"
+COCO10K = "SRGAN trained on 10,000 COCO images: 23.88 dB / .61 over the three sets as a whole."
+COMMAND = "srgan-train results --data BENCHMARKS --features VGG --judge"
 
 
 def accuracy(evaluation: Evaluation) -> str:
@@ -84,22 +83,12 @@ def training_facts(folders: Mapping[str, Path]) -> str:
                     f"{stage['steps']:,}",
                     f"{stage['minutes']:.1f}",
                     *(str(stage[key]) for key in ("batch", "crop", "seed")),
-                    f"{facts['pictures']:,}",
+                    f"{facts['images']:,}",
                     facts["hardware"],
                 ]
             )
-    head = ["model", "stage", "steps", "minutes", "batch", "crop", "seed", "pictures", "hardware"]
+    head = ["model", "stage", "steps", "minutes", "batch", "crop", "seed", "images", "hardware"]
     return tables.table(head, rows, text=(0, 1, 8))
-
-
-def card_facts(folder: Path) -> dict[str, Any]:
-    """The ``training`` entry of a model card's front matter; empty if there is none."""
-    card = folder / weights.CARD_FILE
-    if not card.is_file():
-        return {}
-    data: Any = ModelCard(card.read_text(encoding="utf-8")).data
-    facts: dict[str, Any] = data.to_dict().get("training", {})
-    return facts
 
 
 def page(
@@ -110,24 +99,23 @@ def page(
         "# Results\n",
         f"Written by `{COMMAND}`; do not edit.\n",
         f"## Accuracy, ×{evaluation.scale}\n",
-        "PSNR (dB) / SSIM on BT.601 luma of 8-bit pictures, 4 pixels cut from each border, inputs "
+        "PSNR (dB) / SSIM on BT.601 luma of 8-bit images, 4 pixels cut from each border, inputs "
         "made by MATLAB's bicubic. SSIM differs between implementations: ours has a Gaussian "
         "11×11 window, σ 1.5, on luma, valid windows only; compare it with our bicubic. A GAN's "
         "PSNR is lower than its SRResNet's by design.\n",
         accuracy(evaluation),
-        f"{SEED}\n",
+        f"{COCO10K}\n",
     ]
-    if features := tables.feature_table(evaluation):
+    if distances := tables.distance_table(evaluation):
         parts += [
             "## Perceptual distance\n",
-            "Squared distance of VGG-19 features (a distilled network) relative to the original's, "
-            f"mean of {', '.join(HEADS)}; lower is closer.\n",
-            features,
+            tables.distances_explained(evaluation),
+            distances,
         ]
     if jpeg:
         parts += [
             "## Compressed inputs\n",
-            f"The same distance on {JPEG_SET} when the low-resolution pictures are saved as JPEG "
+            f"The same distance on {JPEG_SET} when the low-resolution images are saved as JPEG "
             "first.\n",
             compressed(jpeg),
         ]
@@ -136,30 +124,33 @@ def page(
         "Energy of the luma spectrum at periods of 2 and 4 pixels along x and y, relative to the "
         "originals'; how far that period stands out of its neighbours, in the same unit, beyond "
         "what it does in the originals (a regular grid is a large positive number); and the "
-        "largest difference of a picture's mean colour from its input's, in levels of 255.\n",
+        "largest difference of an image's mean colour from its input's, in levels of 255.\n",
         tables.artefact_table(evaluation),
         "## How they were trained\n",
         training_facts(folders),
         "Recipes, data and its licences are in the models' cards.\n",
-        "## Every picture\n",
+        "## Every image\n",
     ]
-    for name, pictures in tables.picture_tables(evaluation):
-        parts += [f"<details><summary>{name}</summary>\n\n{pictures}\n</details>\n"]
+    for name, images in tables.image_tables(evaluation):
+        parts += [f"<details><summary>{name}</summary>\n\n{images}\n</details>\n"]
     parts += ["## Weights (SHA-256)\n", tables.digests(evaluation)]
     return "\n".join(parts)
 
 
 def measure(
-    models: Mapping[str, SuperResolver], data: Path, network: FeatureNetwork | None
+    models: Mapping[str, SuperResolver],
+    data: Path,
+    network: FeatureNetwork | None,
+    judge: Judge | None = None,
 ) -> tuple[Evaluation, dict[int, Evaluation]]:
     """Evaluate on the three sets, and on JPEG inputs where there is a feature network."""
     scale = next(iter(models.values())).scale
     found = find_pairs(data, scale)
     missing = [name for name in SETS if name not in found]
     if missing:
-        raise EvaluationError(f"{data} lacks {', '.join(missing)}; give the folder of all three.")
+        raise TrainingError(f"{data} lacks {', '.join(missing)}; give the folder of all three.")
     files = {name: found[name] for name in SETS}
-    evaluation = evaluate(models, files, network=network, progress=True)
+    evaluation = evaluate(models, files, network=network, judge=judge, progress=True)
     jpeg = {}
     if network is not None:
         one = {JPEG_SET: files[JPEG_SET]}
@@ -170,35 +161,29 @@ def measure(
     return evaluation, jpeg
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m srgan_training.results", description=__doc__.splitlines()[0]
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
     parser.add_argument("--data", type=Path, required=True, help="folder of Set5, Set14, BSD100")
     parser.add_argument("--features", metavar="FILE", help='safetensors file, or "vgg19"')
+    parser.add_argument("--judge", action="store_true", help=f"a second distance, by {JUDGE}")
     parser.add_argument("--models", nargs="+", help="default: the bundled ones")
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--json", type=Path, help="the scores as well, for export --evaluation")
-    options = parser.parse_args(arguments)
-    try:
-        network = load_features(options.features, HEADS) if options.features else None
-        names = options.models or sorted(weights.bundled(), key=lambda name: "resnet" not in name)
-        models = load_models(names)
-        folders = [weights.load(name).folder for name in names]
-        evaluation, jpeg = measure(models, options.data, network)
-        cards = {name: f for name, f in zip(models, folders, strict=True) if f is not None}
-        text = page(evaluation, jpeg, cards)
-    except (EvaluationError, UpscaleError, OSError, ValueError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+
+
+def command(options: argparse.Namespace) -> int:
+    """Measure and write the page; returns the exit status."""
+    network = load_features(options.features, HEADS) if options.features else None
+    judge = load_judge(JUDGE) if options.judge else None
+    names = options.models or sorted(weights.bundled(), key=lambda name: "resnet" not in name)
+    models = load_models(names)
+    folders = [weights.load(name).folder for name in names]
+    evaluation, jpeg = measure(models, options.data, network, judge)
+    cards = {name: f for name, f in zip(models, folders, strict=True) if f is not None}
+    text = page(evaluation, jpeg, cards)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text, encoding="utf-8")
     if options.json is not None:
         options.json.write_text(to_json(evaluation), encoding="utf-8")
     sys.stdout.write(f"{options.out}\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,28 +1,30 @@
-"""Training runs as their folders tell them: settings, steps, time, pictures."""
+"""Training runs as their folders tell them: settings, steps, time, images."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+from huggingface_hub import ModelCard
 from torch import Tensor
 
-from srgan_training.config import TrainConfig, from_dict
-from srgan_training.data import DataError, find_pictures, sizes_of, split
-from srgan_training.train import CHECKPOINT
+from srgan_infer import weights
+from srgan_training import checkpoint
+from srgan_training.checkpoint import CHECKPOINT
+from srgan_training.config import TrainConfig
+from srgan_training.data import find_sources, sizes_of, smallest_edge, split
+from srgan_training.errors import TrainingError
+from srgan_training.pairs import PAIRS_RECORD
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-
-class RunError(Exception):
-    """A run cannot be read; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,11 @@ def read_stage(run: Path) -> Stage:
 
     Raises
     ------
-    RunError
+    TrainingError
         If there is none, or it is not a checkpoint of this project.
     """
-    path = run / CHECKPOINT if run.is_dir() else run
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-        config = from_dict(TrainConfig, values["config"])
-        return Stage(config, values["step"], values["seconds"], values["average"])
-    except FileNotFoundError as error:
-        raise RunError(f"{path} does not exist; give the folder of a training run.") from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{path} is no checkpoint of a training run ({reason}).") from error
+    values = checkpoint.load(run / CHECKPOINT if run.is_dir() else run)
+    return Stage(values["config"], values["step"], values["seconds"], values["average"])
 
 
 def read_stages(run: Path) -> list[Stage]:
@@ -75,33 +69,60 @@ def read_stages(run: Path) -> list[Stage]:
     return stages
 
 
+def card_facts(folder: Path) -> dict[str, Any]:
+    """The ``training`` entry of a model card's front matter; empty if there is none."""
+    card = folder / weights.CARD_FILE
+    if not card.is_file():
+        return {}
+    data: Any = ModelCard(card.read_text(encoding="utf-8")).data
+    facts: dict[str, Any] = data.to_dict().get("training", {})
+    return facts
+
+
 @dataclass(frozen=True)
 class Folder:
-    """A folder of training pictures, as the card lists it."""
+    """A folder of training images, as the card lists it."""
 
     name: str
-    pictures: int
+    images: int
     what: str
     licence: str
 
 
-def count_pictures(config: TrainConfig, licences: Mapping[str, Mapping[str, str]]) -> list[Folder]:
-    """The pictures that a run was trained on, by the folder that they lie in.
+def count_images(config: TrainConfig, licences: Mapping[str, Mapping[str, str]]) -> list[Folder]:
+    """The images that a run was trained on, by the folder that they lie in.
 
-    Empty where the pictures are no longer there.
+    Empty where the images are no longer there.
     """
     try:
-        paths = find_pictures(config.data.folders, config.data.limit)
-    except DataError:
+        sources = find_sources(config.data)
+    except TrainingError:
         return []
-    training, _ = split(paths, config.data.validation, config.seed)
-    used, _, _ = sizes_of(training, config.data.crop * config.generator.scale)
-    counts = Counter(path.parent.name for path in used)
+    training, _ = split(sources, config.data.validation, config.seed)
+    smallest = smallest_edge(config.data, config.data.crop, config.generator.scale)
+    used, _, _ = sizes_of(training, smallest, config.generator.scale)
+    # A pair that is there in several sizes is one image.
+    images = {(source.high.parent.name, source.high.stem) for source in used}
+    counts = Counter(folder for folder, _ in images)
     unknown = {"what": "", "licence": "not stated"}
     return [
         Folder(name, number, **{**unknown, **licences.get(name, {})})
         for name, number in sorted(counts.items())
     ]
+
+
+def describe_teacher(config: TrainConfig, licences: Mapping[str, Mapping[str, str]]) -> str:
+    """A sentence on the network whose images were a target; empty without one."""
+    if not config.data.teacher:
+        return ""
+    record = Path(config.data.teacher[0]).parent / PAIRS_RECORD
+    name = json.loads(record.read_text())["teacher"] if record.is_file() else "a teacher network"
+    known = licences.get(name, {})
+    what = f", {known['what']} ({known['licence']})," if known else ""
+    return (
+        f"{config.loss.teacher_share:g} of the pixel term has for its target what `{name}`{what} "
+        "makes of the low-resolution images, the rest the originals."
+    )
 
 
 def read_licences(file: Path | None) -> dict[str, dict[str, str]]:

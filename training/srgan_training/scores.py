@@ -19,7 +19,7 @@ GRIDS = {
 
 @dataclass(frozen=True)
 class Scores:
-    """One enlarged picture against its original.
+    """One enlarged image against its original.
 
     Attributes
     ----------
@@ -28,17 +28,20 @@ class Scores:
     feature_distance
         Layer → squared distance of features relative to the original's; empty
         without a feature network.
+    judge_distance
+        The same by the network that training never sees, mean of its stages; None without it.
     colour_shift
         Largest channel difference of the mean colours of result and input, levels.
     energy, line
         Grid (``"x2"``: period 2 along x, …) → spectral energy there and what of
-        it stands out, squared levels (`metrics.GridEnergy`); empty for pictures
+        it stands out, squared levels (`metrics.GridEnergy`); empty for images
         of less than 64 pixels.
     """
 
     psnr: float
     ssim: float
     feature_distance: dict[str, float]
+    judge_distance: float | None
     colour_shift: float
     energy: dict[str, float]
     line: dict[str, float]
@@ -53,12 +56,14 @@ class Evaluation:
     scale
         Magnification.
     jpeg_quality
-        Quality at which the low-resolution pictures were compressed, or None.
+        Quality at which the low-resolution images were compressed, or None.
     models
         Name → SHA-256 of its weights.
     scores
-        Set → picture → ``"bicubic"``, each model, ``"original"`` → scores.
+        Set → image → ``"bicubic"``, each model, ``"original"`` → scores.
         The original's are there for its energy and line.
+    features
+        What the feature network is called; None without one.
     version
         Of srgan_infer.
     """
@@ -67,6 +72,7 @@ class Evaluation:
     jpeg_quality: int | None
     models: dict[str, str]
     scores: dict[str, dict[str, dict[str, Scores]]]
+    features: str | None = None
     version: str = __version__
 
 
@@ -78,8 +84,8 @@ class Summary:
     ----------
     psnr, ssim
         dB, and at most 1.
-    feature_distance
-        Mean over the layers; None without a feature network.
+    feature_distance, judge_distance
+        Means; None without the network.
     colour_shift
         The largest of the set, levels.
     energy
@@ -92,16 +98,18 @@ class Summary:
     psnr: float
     ssim: float
     feature_distance: float | None
+    judge_distance: float | None
     colour_shift: float
     energy: dict[str, float]
     line: dict[str, float]
 
 
-def summarise(pictures: Mapping[str, Mapping[str, Scores]], version: str) -> Summary:
-    """Means of one version over a set's pictures."""
-    ours = [scores[version] for scores in pictures.values()]
-    originals = [scores[ORIGINAL] for scores in pictures.values()]
+def summarise(images: Mapping[str, Mapping[str, Scores]], version: str) -> Summary:
+    """Means of one version over a set's images."""
+    ours = [scores[version] for scores in images.values()]
+    originals = [scores[ORIGINAL] for scores in images.values()]
     distances = [fmean(s.feature_distance.values()) for s in ours if s.feature_distance]
+    judged = [s.judge_distance for s in ours if s.judge_distance is not None]
     energy, line = {}, {}
     for grid in GRIDS:
         both = [(s, o) for s, o in zip(ours, originals, strict=True) if grid in s.energy]
@@ -113,6 +121,7 @@ def summarise(pictures: Mapping[str, Mapping[str, Scores]], version: str) -> Sum
         psnr=fmean(s.psnr for s in ours),
         ssim=fmean(s.ssim for s in ours),
         feature_distance=fmean(distances) if distances else None,
+        judge_distance=fmean(judged) if judged else None,
         colour_shift=max(s.colour_shift for s in ours),
         energy=energy,
         line=line,
@@ -127,7 +136,7 @@ def versions(evaluation: Evaluation) -> list[str]:
 def to_json(evaluation: Evaluation) -> str:
     """All scores and the means of each set, as JSON."""
     means = {
-        name: {version: asdict(summarise(pictures, version)) for version in versions(evaluation)}
-        for name, pictures in evaluation.scores.items()
+        name: {version: asdict(summarise(images, version)) for version in versions(evaluation)}
+        for name, images in evaluation.scores.items()
     }
     return json.dumps({**asdict(evaluation), "means": means}, indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""Comparison sheets: enlargements of one picture side by side, with zoomed crops."""
+"""Comparison sheets: enlargements of one image side by side, with zoomed crops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAMES = ((230, 40, 40), (40, 90, 230))
 def sheet(
     low: Image.Image, results: Mapping[str, Image.Image], original: Image.Image
 ) -> Image.Image:
-    """Put a low-resolution picture, its enlargements and the original side by side.
+    """Put a low-resolution image, its enlargements and the original side by side.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ def sheet(
     Returns
     -------
     Image
-        RGB: a row of labels, a row of whole pictures fitted to the column, and
+        RGB: a row of labels, a row of whole images fitted to the column, and
         rows of zoomed crops (without smoothing) from where the original has
-        the most detail, framed in the whole pictures.
+        the most detail, framed in the whole images.
     """
     columns = {
         f"low-resolution, {low.width} by {low.height}": low.resize(
@@ -57,17 +57,17 @@ def sheet(
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(14)
     zoom = COLUMN / original.width
-    for number, (name, picture) in enumerate(columns.items()):
+    for number, (name, image) in enumerate(columns.items()):
         left = GAP + number * step
         draw.text((left, 3), name, INK, font)
-        picture = picture.convert("RGB")
-        page.paste(picture.resize((COLUMN, whole_height), Image.Resampling.LANCZOS), (left, LABEL))
+        image = image.convert("RGB")
+        page.paste(image.resize((COLUMN, whole_height), Image.Resampling.LANCZOS), (left, LABEL))
         top = LABEL + whole_height + GAP
         for box, colour in zip(boxes, FRAMES, strict=False):
             frame = [round(edge * zoom) for edge in box]
             frame = [frame[0] + left, frame[1] + LABEL, frame[2] + left, frame[3] + LABEL]
             draw.rectangle(frame, outline=colour, width=2)
-            part = picture.crop(box).resize((COLUMN, COLUMN), Image.Resampling.NEAREST)
+            part = image.crop(box).resize((COLUMN, COLUMN), Image.Resampling.NEAREST)
             page.paste(part, (left, top))
             edge = [left - 2, top - 2, left + COLUMN + 1, top + COLUMN + 1]
             draw.rectangle(edge, outline=colour, width=2)
@@ -75,7 +75,7 @@ def sheet(
     return page
 
 
-def detailed_boxes(picture: Image.Image, edge: int) -> list[tuple[int, int, int, int]]:
+def detailed_boxes(image: Image.Image, edge: int) -> list[tuple[int, int, int, int]]:
     """Square crops where neighbouring pixels differ most, not overlapping, best first.
 
     Returns
@@ -83,11 +83,11 @@ def detailed_boxes(picture: Image.Image, edge: int) -> list[tuple[int, int, int,
     list
         At most ``CROPS`` boxes (left, top, right, bottom).
     """
-    grey = np.asarray(picture.convert("L"), dtype=np.float64)
+    grey = np.asarray(image.convert("L"), dtype=np.float64)
     detail = np.zeros_like(grey)
     detail[1:] += np.abs(np.diff(grey, axis=0))
     detail[:, 1:] += np.abs(np.diff(grey, axis=1))
-    # Sums over all squares, by the integral picture.
+    # Sums over all squares, by the integral image.
     integral = np.pad(detail.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     sums = (
         integral[edge:, edge:]

@@ -1,6 +1,6 @@
-"""Something to train on where there is nothing: ``python -m srgan_training.smoke FOLDER``.
+"""Draw something to train on where there is nothing.
 
-Writes small drawn pictures and a feature network with random weights, so that
+Writes small drawn images and a feature network with random weights, so that
 the whole of training can be tried without data and without a download. Random
 convolutions still tell sharp edges from blurred ones, which is all that a
 trial needs; weights for use need VGG-19.
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +20,21 @@ from torch import Tensor
 
 from srgan_training.features import CONVOLUTIONS
 
-PICTURES = 40
+IMAGES = 40
 EDGE = 160
 WIDTHS = {"1": 8, "2": 12, "3": 16, "4": 16, "5": 16}  # channels by block of the network
 WORDS = ("Rhein", "4711", "Super", "pixel", "Angle", "&c.", "Qty 12", "xkcd")
 
 
-def draw_picture(seed: int) -> Image.Image:
+def draw_image(seed: int) -> Image.Image:
     """Shapes, stripes and letters on a gradient, antialiased; RGB, 160×160."""
     rng = np.random.default_rng(seed)
     size = 2 * EDGE
     ramp = np.linspace(0, 1, size)[:, None, None]
     ends = rng.uniform(30, 225, (2, 1, 1, 3))
     background = np.broadcast_to(ends[0] * ramp + ends[1] * (1 - ramp), (size, size, 3))
-    picture = Image.fromarray(background.astype(np.uint8))
-    pen = ImageDraw.Draw(picture)
+    image = Image.fromarray(background.astype(np.uint8))
+    pen = ImageDraw.Draw(image)
 
     def colour() -> tuple[int, ...]:
         return tuple(int(value) for value in rng.integers(0, 256, 3))
@@ -54,7 +52,7 @@ def draw_picture(seed: int) -> Image.Image:
         word = WORDS[int(rng.integers(len(WORDS)))]
         place = tuple(rng.integers(0, size - 80, 2).tolist())
         pen.text(place, word, colour(), ImageFont.load_default(int(rng.integers(24, 48))))
-    return picture.resize((EDGE, EDGE), Image.Resampling.LANCZOS)
+    return image.resize((EDGE, EDGE), Image.Resampling.LANCZOS)
 
 
 def random_features(seed: int = 0) -> dict[str, Tensor]:
@@ -75,19 +73,16 @@ def random_features(seed: int = 0) -> dict[str, Tensor]:
     return tensors
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m srgan_training.smoke", description=__doc__.splitlines()[0]
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(arguments).folder
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    for number in range(PICTURES):
-        draw_picture(number).save(folder / "pictures" / f"drawn{number:02}.png")
+
+
+def command(options: argparse.Namespace) -> int:
+    """Write the images and the network; returns the exit status."""
+    folder = options.folder
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for number in range(IMAGES):
+        draw_image(number).save(folder / "images" / f"drawn{number:02}.png")
     save_file(random_features(), folder / "features.safetensors")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from srgan_training.scores import GRIDS, HEADS, Evaluation, summarise, versions
+from srgan_training.judge import JUDGE
+from srgan_training.scores import BICUBIC, GRIDS, HEADS, Evaluation, summarise, versions
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int] = (0,)) -> str:
@@ -18,28 +19,56 @@ def accuracy_table(evaluation: Evaluation) -> str:
     """PSNR / SSIM, a column for each set."""
     rows = []
     for version in versions(evaluation):
-        means = [summarise(pictures, version) for pictures in evaluation.scores.values()]
+        means = [summarise(images, version) for images in evaluation.scores.values()]
         rows.append([version, *(f"{mean.psnr:.2f} / {mean.ssim:.4f}" for mean in means)])
     return table(["", *evaluation.scores], rows)
 
 
-def feature_table(evaluation: Evaluation) -> str:
-    """Mean feature distance, a column for each set; empty without a feature network."""
-    rows = []
-    for version in versions(evaluation):
-        means = [summarise(p, version).feature_distance for p in evaluation.scores.values()]
-        if None in means:
-            return ""
-        rows.append([version, *(f"{mean:.4f}" for mean in means)])
-    return table(["", *evaluation.scores], rows)
+def distance_table(evaluation: Evaluation) -> str:
+    """Mean distances by the feature network and by the judge; empty without either."""
+    means = {
+        version: [summarise(images, version) for images in evaluation.scores.values()]
+        for version in versions(evaluation)
+    }
+    columns = {
+        network: {
+            version: [getattr(mean, f"{kind}_distance") for mean in means[version]]
+            for version in means
+        }
+        for kind, network in (("feature", evaluation.features), ("judge", JUDGE))
+        if network is not None
+    }
+    shown = {network: column for network, column in columns.items() if None not in column[BICUBIC]}
+    if not shown:
+        return ""
+    head = ["", *(f"{name}, {network}" for network in shown for name in evaluation.scores)]
+    rows = [
+        [version, *(f"{value:.4f}" for column in shown.values() for value in column[version])]
+        for version in means
+    ]
+    return table(head, rows)
+
+
+def distances_explained(evaluation: Evaluation) -> str:
+    """What the distances are, in a paragraph."""
+    parts = []
+    if evaluation.features is not None:
+        parts.append(
+            f"Squared distance of {evaluation.features} features relative to the original's, mean "
+            f"of {', '.join(HEADS)}; models of stage 2 were trained with it."
+        )
+    parts.append(
+        f"By {JUDGE}, which training never sees: the same, mean of the ends of its five stages."
+    )
+    return " ".join([*parts, "Lower is closer."]) + "\n"
 
 
 def artefact_table(evaluation: Evaluation) -> str:
     """Energy at the periods of grids, what stands out of it, and colour shift."""
     rows = []
-    for name, pictures in evaluation.scores.items():
+    for name, images in evaluation.scores.items():
         for version in versions(evaluation):
-            mean = summarise(pictures, version)
+            mean = summarise(images, version)
             rows.append(
                 [
                     f"{name}, {version}",
@@ -52,15 +81,15 @@ def artefact_table(evaluation: Evaluation) -> str:
     return table(head, rows)
 
 
-def picture_tables(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
-    """For each set: its name, and PSNR / SSIM of every picture."""
-    for name, pictures in evaluation.scores.items():
+def image_tables(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
+    """For each set: its name, and PSNR / SSIM of every image."""
+    for name, images in evaluation.scores.items():
         rows = [
             [
-                picture,
+                image,
                 *(f"{scores[v].psnr:.2f} / {scores[v].ssim:.4f}" for v in versions(evaluation)),
             ]
-            for picture, scores in pictures.items()
+            for image, scores in images.items()
         ]
         yield name, table(["", *versions(evaluation)], rows)
 
@@ -76,28 +105,23 @@ def to_markdown(evaluation: Evaluation) -> str:
     given = f", inputs saved as JPEG of quality {quality}" if quality is not None else ""
     parts = [
         f"# ×{evaluation.scale} evaluation{given}\n",
-        "PSNR (dB) / SSIM on BT.601 luma of 8-bit pictures, 4 pixels cut from each border; "
+        "PSNR (dB) / SSIM on BT.601 luma of 8-bit images, 4 pixels cut from each border; "
         "SSIM with a Gaussian 11×11 window, σ 1.5, valid windows only. "
         "Bicubic is Pillow's.\n",
         accuracy_table(evaluation),
     ]
-    if features := feature_table(evaluation):
-        parts += [
-            "## Feature distance\n",
-            "Squared distance of VGG-19 features relative to the original's, mean of "
-            f"{', '.join(HEADS)}; lower is closer.\n",
-            features,
-        ]
+    if distances := distance_table(evaluation):
+        parts += ["## Perceptual distance\n", distances_explained(evaluation), distances]
     parts += [
         "## Artefacts\n",
         "Energy: of the luma spectrum at a period of 2 or 4 pixels along x or y, relative to the "
         "originals'. Line: by how much more that period stands out of its neighbours than in the "
         "originals, in the same unit; a regular grid is a large positive number. Colour: largest "
-        "difference of mean colour from the low-resolution picture, in levels of 255.\n",
+        "difference of mean colour from the low-resolution image, in levels of 255.\n",
         artefact_table(evaluation),
-        "## Pictures\n",
+        "## Images\n",
     ]
-    for name, pictures in picture_tables(evaluation):
-        parts += [f"### {name}\n", pictures]
+    for name, images in image_tables(evaluation):
+        parts += [f"### {name}\n", images]
     parts += ["## Weights (SHA-256)\n", digests(evaluation)]
     return "\n".join(parts)

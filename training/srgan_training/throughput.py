@@ -1,9 +1,7 @@
-"""Do the pictures come faster than the generator takes them?
+"""Do the images come faster than the generator takes them?
 
-    python -m srgan_training.throughput CONFIG.toml --data FOLDER
-
-prints, for both data paths, batches a second without a model, and the
-training steps a second of the generator alone on a batch that stays in memory.
+Prints, for both data paths, batches a second without a model, and the training
+steps a second of the generator alone on a batch that stays in memory.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,8 +19,9 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from srgan_training.config import TrainConfig, load_config
 from srgan_training.data import open_data
 from srgan_training.generator import TrainingGenerator
-from srgan_training.losses import distance
-from srgan_training.train import channels_last, optimizers, precision, step_unless
+from srgan_training.losses import pixel_loss
+from srgan_training.optimizers import optimizers, step_unless
+from srgan_training.train import channels_last, precision
 
 
 def rate(work: Callable[[], object], seconds: float, device: torch.device) -> float:
@@ -56,9 +55,9 @@ def measure(config: TrainConfig, seconds: float) -> dict[str, float]:
     found = {}
     for name, resident in (("resident", True), ("loader", False)):
         data = dataclasses.replace(config.data, resident=resident)
-        training_set, _, _ = open_data(dataclasses.replace(config, data=data), 0, 1, device)
+        training_set, _ = open_data(dataclasses.replace(config, data=data), 0, 1, device)
         batches = training_set.batches(0)
-        low, high = next(batches)
+        batch = next(batches)
         found[f"{name} batches/s"] = rate(lambda b=batches: next(b), seconds, device)  # type: ignore[misc]
 
     model = TrainingGenerator(
@@ -70,7 +69,7 @@ def measure(config: TrainConfig, seconds: float) -> dict[str, float]:
 
     def step() -> None:
         with accelerator.autocast():
-            loss = distance(model(low).float(), high, config.loss.pixel)
+            loss = pixel_loss(model(batch.low).float(), batch, config.loss)
         accelerator.backward(loss)
         for optimizer in steppers:
             step_unless(optimizer, fine)
@@ -79,14 +78,16 @@ def measure(config: TrainConfig, seconds: float) -> dict[str, float]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; exit status 1 where a data path gives less than twice what the model takes."""
-    parser = argparse.ArgumentParser(prog="srgan_training.throughput", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
-    options = parser.parse_args(arguments)
+
+
+def command(options: argparse.Namespace) -> int:
+    """Measure; exit status 1 where a data path gives less than twice what the model takes."""
     config = load_config(options.config, options.overrides)
     data = dataclasses.replace(config.data, folders=tuple(options.data))
     found = measure(dataclasses.replace(config, data=data), options.seconds)
@@ -94,7 +95,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in found.items():
         sys.stdout.write(f"{name:20} {value:8.2f}   {value / model:6.2f} × the model\n")
     return int(min(found["resident batches/s"], found["loader batches/s"]) < 2 * model)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,4 @@
-"""The training loop of both stages.
-
-    python -m srgan_training.train CONFIG.toml --data FOLDER --out FOLDER
-    accelerate launch -m srgan_training.train CONFIG.toml ...      (several GPUs or machines)
+"""Train one stage, from nothing, from weights or from its last checkpoint.
 
 Stage 1 has no adversarial weight and hence no discriminator; stage 2 has one.
 A run that is started again in its folder goes on from its last checkpoint.
@@ -14,12 +11,10 @@ import copy
 import dataclasses
 import json
 import logging
-import math
-import os
 import signal
-import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,30 +25,27 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import cached
 from tqdm import tqdm
 
-from srgan_training.config import OptimizerConfig, TrainConfig, load_config
-from srgan_training.data import DataError, open_data
-from srgan_training.discriminator import (
-    Discriminator,
-    adversarial_loss,
-    discriminator_loss,
-    probability,
-)
+from srgan_infer.engine.devices import multiplies_bfloat16
+from srgan_training import checkpoint
+from srgan_training.checkpoint import CHECKPOINT
+from srgan_training.config import TrainConfig, load_config, overridden
+from srgan_training.curves import draw_curves
+from srgan_training.data import Batch, open_data
+from srgan_training.discriminator import discriminator_loss, make_discriminator, probability
+from srgan_training.errors import TrainingError
 from srgan_training.features import FeatureNetwork, feature_distance, load_features
 from srgan_training.generator import TrainingGenerator
-from srgan_training.logbook import MetricsFile, sample_grid
-from srgan_training.losses import distance, feature_loss, grid_loss, shifted
+from srgan_training.judge import Judge, load_judge
+from srgan_training.logbook import Logbook, sample_grid
+from srgan_training.losses import generator_losses, grid_loss, shifted
 from srgan_training.metrics import psnr, ssim
-from srgan_training.muon import Muon
+from srgan_training.optimizers import adam, average_weights, optimizers, set_rate, step_unless
+from srgan_training.schedule import branched, elapsed_part, expected_steps, rate_factor
 
 log = logging.getLogger("srgan_training")
 T = TypeVar("T")
-CHECKPOINT = "checkpoint.pt"
-OPTIMIZERS = ("generator_optimizer", "generator_muon")  # their names in it
+OPTIMIZERS = ("generator_optimizer", "generator_muon")  # their names in a checkpoint
 GIVE_UP_AFTER = 10  # steps in a row with a non-finite gradient
-
-
-class TrainingError(Exception):
-    """The run cannot go on; the message says what to do."""
 
 
 def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
@@ -65,7 +57,7 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
         The stage.
     out
         Receives ``checkpoint.pt``, ``metrics.jsonl``, ``config.json``, sample
-        pictures and TensorBoard logs; a checkpoint that is there is resumed.
+        images, curves and TensorBoard logs; a checkpoint that is there is resumed.
     progress
         Show a progress bar on standard error.
 
@@ -77,40 +69,117 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
 
     Raises
     ------
-    DataError
-        If there are no pictures to train on.
     TrainingError
-        After ten steps in a row with a non-finite gradient, or when the folder
-        holds a checkpoint of another configuration.
+        If there are no images to train on, the folder holds a checkpoint of another
+        configuration, or ten steps in a row had a non-finite gradient.
     """
     accelerator = Accelerator(mixed_precision=precision(config))
-    device, main_process = accelerator.device, accelerator.is_main_process
-    torch.manual_seed(config.seed)
-    torch.backends.cudnn.benchmark = True  # all steps have the same shapes
-    out.mkdir(parents=True, exist_ok=True)
-
-    # Data -------------------------------------------------------------------
     if config.batch % accelerator.num_processes:
         raise TrainingError(
             f"a batch of {config.batch} cannot be shared by {accelerator.num_processes} processes; "
             "choose a multiple."
         )
-    training_set, low_held, high_held = open_data(
-        config, accelerator.process_index, accelerator.num_processes, device
+    torch.manual_seed(config.seed)
+    torch.backends.cudnn.benchmark = True  # all steps have the same shapes
+    out.mkdir(parents=True, exist_ok=True)
+    training_set, held_back = open_data(
+        config, accelerator.process_index, accelerator.num_processes, accelerator.device
     )
+    nets = build(config, accelerator)
+    step, seconds = go_on(config, out, nets, accelerator)
+    started = time.monotonic() - seconds
+    book = Logbook(out, step, config, accelerator)
+    counter = BadSteps(accelerator.device)
+    interrupted = Interrupted()
+    bar = tqdm(
+        total=config.steps,
+        initial=step,
+        desc=config.name,
+        unit="step",
+        disable=not (progress and accelerator.is_main_process),
+    )
+    batches = training_set.batches(step)
+    spent, stop = elapsed_part(config, seconds), False
+    while step < config.steps and spent < 1 and not stop:
+        factor = rate_factor(config.optimizer, max(step / config.steps, spent), step)
+        losses, bad = training_step(config, nets, accelerator, next(batches), step, factor)
+        # A step is counted on the device; the numbers are fetched at the next log line.
+        counter.add(bad)
+        step += 1
+        average_weights(nets.average, nets.raw_generator, config.optimizer.ema, step)
+        book.count(losses)
+        bar.update()
 
-    # Models -----------------------------------------------------------------
-    generator = TrainingGenerator(
+        last = step == config.steps
+        if step % min(config.log_every, GIVE_UP_AFTER) == 0 or last:
+            # One clock and one Ctrl-C for all processes, or they would drift apart.
+            seconds, stop = broadcast((time.monotonic() - started, interrupted.now))
+            spent = elapsed_part(config, seconds)
+            bar.total = expected_steps(config, step, spent)
+            counter.give_up(step)
+        ending = last or spent >= 1 or stop
+        if step % config.log_every == 0 or ending:
+            rate = config.optimizer.learning_rate * factor
+            book.write_means(step, {"learning_rate": rate, "skipped": float(counter.skipped)})
+            bar.set_postfix(book.shown())
+        if step % config.validate_every == 0 or ending:
+            if accelerator.is_main_process and len(held_back.low):
+                book.add(step, validate(nets, held_back, accelerator.device))
+                book.image(step, sample_grid(nets.average, held_back))
+                draw_curves(out)
+            book.restart_clock()
+        if step % config.save_every == 0 or ending:
+            if accelerator.is_main_process:
+                parts = nets.parts()
+                checkpoint.save(out / CHECKPOINT, parts, config, step, time.monotonic() - started)
+            accelerator.wait_for_everyone()
+    bar.close()
+    interrupted.restore()
+    book.close()
+    accelerator.end_training()
+    return not stop
+
+
+@dataclass
+class Networks:
+    """The networks of a run and their optimizers; those of stage 2 are None in stage 1.
+
+    What Accelerate has prepared computes; the raw networks hold the weights.
+    """
+
+    generator: nn.Module
+    raw_generator: TrainingGenerator
+    generator_optimizers: list[Any]
+    average: TrainingGenerator
+    features: FeatureNetwork | None
+    judge: Judge | None
+    discriminator: nn.Module | None = None
+    raw_discriminator: nn.Module | None = None
+    discriminator_optimizer: Any = None
+
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds, by name."""
+        parts: dict[str, Any] = {"generator": self.raw_generator, "average": self.average}
+        parts |= zip(OPTIMIZERS, self.generator_optimizers, strict=False)
+        if self.raw_discriminator is not None:
+            parts["discriminator"] = self.raw_discriminator
+            parts["discriminator_optimizer"] = self.discriminator_optimizer
+        return parts
+
+
+def build(config: TrainConfig, accelerator: Accelerator) -> Networks:
+    """Make the networks and optimizers of a run on its device."""
+    device, settings = accelerator.device, config.optimizer
+    raw = TrainingGenerator(
         config.generator, batch_norm=config.batch_norm, initial_gain=config.initial_gain
     )
     if config.start:
-        start_from(generator, config.start)
-    average = copy.deepcopy(generator).requires_grad_(False).eval()
-    for model in (generator, average):
+        checkpoint.start_from(raw, config.start)
+    average = copy.deepcopy(raw).requires_grad_(False).eval()
+    for model in (raw, average):
         channels_last(model, device)
-    adversarial = config.loss.adversarial_weight > 0
-    discriminator = (
-        Discriminator(**dataclasses.asdict(config.discriminator)) if adversarial else None
+    generator, *generator_optimizers = accelerator.prepare(
+        torch.compile(raw) if config.compile else raw, *optimizers(raw, settings)
     )
     features = None
     if config.loss.feature_weight > 0:
@@ -120,196 +189,143 @@ def train(config: TrainConfig, out: Path, progress: bool = True) -> bool:
             config.loss.before_activation,
         )
         channels_last(features, device)
-
-    settings = config.optimizer
-    generator_optimizers = optimizers(generator, settings)
-    raw_generator: nn.Module = generator
-    generator, *generator_optimizers = accelerator.prepare(
-        torch.compile(generator) if config.compile else generator, *generator_optimizers
-    )
-    raw_discriminator: nn.Module | None = None
-    if discriminator is not None:
-        raw_discriminator = discriminator
+    judge = load_judge(config.judge).to(device) if config.judge else None
+    nets = Networks(generator, raw, generator_optimizers, average, features, judge)
+    if config.loss.adversarial_weight > 0:
+        discriminator = make_discriminator(config.discriminator)
         channels_last(discriminator, device)
-        discriminator_optimizer = adam(
-            discriminator.parameters(), settings.discriminator_learning_rate, settings
+        optimizer = adam(discriminator.parameters(), settings.discriminator_learning_rate, settings)
+        nets.raw_discriminator = discriminator
+        nets.discriminator, nets.discriminator_optimizer = accelerator.prepare(
+            discriminator, optimizer
         )
-        discriminator, discriminator_optimizer = accelerator.prepare(
-            discriminator, discriminator_optimizer
+    return nets
+
+
+def go_on(
+    config: TrainConfig, out: Path, nets: Networks, accelerator: Accelerator
+) -> tuple[int, float]:
+    """Load the run's checkpoint, or that of the run it branches off; its step and seconds."""
+    if accelerator.is_main_process:
+        settings = json.dumps(dataclasses.asdict(config), indent=2)
+        (out / "config.json").write_text(settings + "\n")
+    file = out / CHECKPOINT
+    if not file.is_file():
+        if not config.branch:
+            return 0, 0.0
+        file = Path(config.branch, CHECKPOINT)
+    step, seconds = checkpoint.resume(file, nets.parts(), config, accelerator.device)
+    log.info("going on from step %d of %s", step, file)
+    return step, seconds
+
+
+def training_step(
+    config: TrainConfig,
+    nets: Networks,
+    accelerator: Accelerator,
+    batch: Batch,
+    step: int,
+    factor: float,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """One step of the generator, and of the discriminator if there is one.
+
+    Returns
+    -------
+    losses, bad
+        The terms by name, and whether a gradient was not finite.
+    """
+    # Of its own seed: what is drawn from the crops' would go with where they lie.
+    rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 2 % 2**63 + 1)
+    alone = nets.discriminator is not None and step < config.loss.discriminator_first
+    with accelerator.autocast(), torch.set_grad_enabled(not alone):
+        fake = nets.generator(batch.low).float()
+        windows = shifted(fake, batch.high, config.loss.shift, rng)
+        losses = generator_losses(
+            config.loss,
+            config.generator.scale,
+            fake,
+            batch,
+            windows,
+            nets.features,
+            nets.raw_discriminator,
+            nets.average,
         )
-
-    # Resume -----------------------------------------------------------------
-    step, seconds = 0, 0.0
-    state: dict[str, Any] = {
-        "generator": raw_generator,
-        "average": average,
-    }
-    state |= zip(OPTIMIZERS, generator_optimizers, strict=False)
-    if raw_discriminator is not None:
-        state["discriminator"] = raw_discriminator
-        state["discriminator_optimizer"] = discriminator_optimizer
-    checkpoint = out / CHECKPOINT
-    if checkpoint.is_file():
-        step, seconds = resume(checkpoint, state, config, device)
-        log.info("going on from step %d of %s", step, checkpoint)
-    started = time.monotonic() - seconds
-    written = MetricsFile(out, step) if main_process else None
-    (out / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-
-    # The loop ---------------------------------------------------------------
-    interrupted = Interrupted()
-    bad_in_a_row = torch.zeros((), device=device)
-    worst_run, skipped = torch.zeros((), device=device), torch.zeros((), device=device)
-    sums: dict[str, Tensor] = {}
-    log_started, log_step = time.monotonic(), step
-    bar = tqdm(
-        total=config.steps,
-        initial=step,
-        desc=config.name,
-        unit="step",
-        disable=not (progress and main_process),
-    )
-    batches = training_set.batches(step)
-    spent, stop = elapsed_part(config, seconds), False
-    while step < config.steps and spent < 1 and not stop:
-        part = max(step / config.steps, spent)
-        factor = rate_factor(settings, part, step)
-        low, high = next(batches)
-        shift_rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) % 2**63)
-
-        # Generator.
-        for optimizer in generator_optimizers:
-            set_rate(optimizer, settings.learning_rate * factor)
-        with accelerator.autocast():
-            fake = generator(low).float()
-            losses = {"pixel": distance(fake, high, config.loss.pixel)}
-            loss = config.loss.pixel_weight * losses["pixel"]
-            if config.loss.grid_weight > 0:
-                losses["grid"] = grid_loss(fake, high, config.generator.scale)
-                loss = loss + config.loss.grid_weight * losses["grid"]
-            fake_window, real_window = shifted(fake, high, config.loss.shift, shift_rng)
-            if features is not None:
-                losses["feature"] = feature_loss(
-                    features,
-                    config.loss.feature_layers,
-                    fake_window,
-                    real_window,
-                    config.loss.feature,
-                )
-                loss = loss + config.loss.feature_weight * losses["feature"]
-            if raw_discriminator is not None:
-                raw_discriminator.requires_grad_(False)
-                reference = None
-                if config.loss.relativistic:
-                    with torch.no_grad():
-                        reference = raw_discriminator(real_window).float()
-                fake_logits = raw_discriminator(fake_window).float()
-                losses["adversarial"] = adversarial_loss(fake_logits, reference)
-                loss = loss + config.loss.adversarial_weight * losses["adversarial"]
-                raw_discriminator.requires_grad_(True)
-        losses["loss"] = loss
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(generator.parameters(), settings.clip or float("inf"))
-        bad = ~torch.isfinite(norm)
-        for optimizer in generator_optimizers:
+    bad = torch.zeros((), dtype=torch.bool, device=fake.device)
+    if not alone:
+        accelerator.backward(losses["loss"])
+        clip = config.optimizer.clip or float("inf")
+        bad = ~torch.isfinite(accelerator.clip_grad_norm_(nets.generator.parameters(), clip))
+        for optimizer in nets.generator_optimizers:
+            set_rate(optimizer, config.optimizer.learning_rate * factor)
             step_unless(optimizer, bad)
+    if nets.discriminator is not None:
+        set_rate(
+            nets.discriminator_optimizer, config.optimizer.discriminator_learning_rate * factor
+        )
+        judged, spoilt = discriminator_step(
+            nets.discriminator,
+            nets.discriminator_optimizer,
+            accelerator,
+            windows,
+            config.loss.relativistic,
+        )
+        losses, bad = losses | judged, bad | spoilt
+    return losses, bad
 
-        # Discriminator.
-        if discriminator is not None:
-            set_rate(discriminator_optimizer, settings.discriminator_learning_rate * factor)
-            # Cached: one power iteration of a spectral norm a step.
-            with accelerator.autocast(), cached():
-                real_logits = discriminator(real_window).float()
-                fake_logits = discriminator(fake_window.detach()).float()
-                losses["discriminator"] = discriminator_loss(
-                    real_logits, fake_logits, config.loss.relativistic
-                )
-            accelerator.backward(losses["discriminator"])
-            discriminator_norm = accelerator.clip_grad_norm_(
-                discriminator.parameters(), float("inf")
+
+def discriminator_step(
+    discriminator: nn.Module,
+    optimizer: Any,
+    accelerator: Accelerator,
+    windows: tuple[Tensor, Tensor],
+    relativistic: bool,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """One step of the discriminator on generated and real windows; as of `training_step`."""
+    fake, real = windows
+    # Cached: one power iteration of a spectral norm a step.
+    with accelerator.autocast(), cached():
+        real_logits = discriminator(real).float()
+        fake_logits = discriminator(fake.detach()).float()
+        loss = discriminator_loss(real_logits, fake_logits, relativistic)
+    accelerator.backward(loss)
+    norm = accelerator.clip_grad_norm_(discriminator.parameters(), float("inf"))
+    bad = ~torch.isfinite(norm)
+    step_unless(optimizer, bad)
+    losses = {
+        "discriminator": loss,
+        "D(real)": probability(real_logits),
+        "D(fake)": probability(fake_logits),
+    }
+    return losses, bad
+
+
+class BadSteps:
+    """Counts steps with a non-finite gradient, on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.in_a_row, self.worst, self.skipped = torch.zeros(3, device=device).unbind()
+
+    def add(self, bad: Tensor) -> None:
+        """Count one step."""
+        self.in_a_row = (self.in_a_row + 1) * bad
+        self.worst, self.skipped = torch.maximum(self.worst, self.in_a_row), self.skipped + bad
+
+    def give_up(self, step: int) -> None:
+        """Raise a `TrainingError` after too many in a row."""
+        if self.worst >= GIVE_UP_AFTER:
+            raise TrainingError(
+                f"the gradient was not finite in {GIVE_UP_AFTER} steps in a row at step {step}; "
+                "lower optimizer.learning_rate or clip harder."
             )
-            bad = bad | ~torch.isfinite(discriminator_norm)
-            step_unless(discriminator_optimizer, ~torch.isfinite(discriminator_norm))
-            losses["D(real)"], losses["D(fake)"] = (
-                probability(real_logits),
-                probability(fake_logits),
-            )
-
-        # A step is counted on the device; the numbers are fetched at the next log line.
-        bad_in_a_row = (bad_in_a_row + 1) * bad
-        worst_run, skipped = torch.maximum(worst_run, bad_in_a_row), skipped + bad
-        step += 1
-        average_weights(average, raw_generator, settings.ema, step)
-        for name, value in losses.items():
-            finite = torch.nan_to_num(value.detach(), 0.0, 0.0, 0.0)
-            sums[name] = sums.get(name, torch.zeros((), device=device)) + finite
-        bar.update()
-
-        last = step == config.steps
-        if step % min(config.log_every, GIVE_UP_AFTER) == 0 or last:
-            # One clock and one Ctrl-C for all processes, or they would drift apart.
-            seconds, stop = shared((time.monotonic() - started, interrupted.now))
-            spent = elapsed_part(config, seconds)
-            bar.total = expected_steps(config, step, spent)
-            if worst_run >= GIVE_UP_AFTER:
-                raise TrainingError(
-                    f"the gradient was not finite in {GIVE_UP_AFTER} steps in a row "
-                    f"at step {step}; "
-                    "lower optimizer.learning_rate or clip harder."
-                )
-        ending = last or spent >= 1 or stop
-        if step % config.log_every == 0 or (ending and step > log_step):
-            steps_done, took = step - log_step, time.monotonic() - log_started
-            totals = accelerator.reduce(torch.stack(list(sums.values())), "mean").tolist()
-            if written is not None:
-                rates = throughput(config, steps_done / took)
-                means = {name: total / steps_done for name, total in zip(sums, totals, strict=True)}
-                rate = settings.learning_rate * factor
-                written.add(
-                    step, {**means, "learning_rate": rate, "skipped": float(skipped)} | rates
-                )
-                bar.set_postfix({"loss": f"{means['loss']:.4f}", **written.shown()})
-            sums, log_started, log_step = {}, time.monotonic(), step
-        if step % config.validate_every == 0 or ending:
-            if written is not None and len(low_held):
-                written.add(step, validate(average, low_held, high_held, features, accelerator))
-                written.picture(step, sample_grid(average, low_held, high_held))
-            log_started = time.monotonic()
-        if step % config.save_every == 0 or ending:
-            if main_process:
-                save(checkpoint, state, config, step, time.monotonic() - started)
-            accelerator.wait_for_everyone()
-    bar.close()
-    interrupted.restore()
-    if written is not None:
-        written.close()
-    accelerator.end_training()
-    return not stop
 
 
 def precision(config: TrainConfig) -> str:
-    """Accelerate's name of the precision; auto is bf16 where a GPU has it."""
+    """Accelerate's name of the precision; auto is bf16 where a GPU or the CPU multiplies it."""
     if config.precision != "auto":
         return config.precision
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-
-
-def start_from(generator: TrainingGenerator, source: str) -> None:
-    """Load a checkpoint's averaged generator, or published weights (which have no batch norm)."""
-    if Path(source, CHECKPOINT).is_file() or Path(source).suffix == ".pt":
-        path = Path(source, CHECKPOINT) if Path(source).is_dir() else Path(source)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)["average"]
-    else:
-        from srgan_infer.weights import load
-
-        tensors = load(source).state
-    try:
-        generator.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise TrainingError(
-            f"{source} does not fit this generator; give it the same generator and batch_norm "
-            f"settings ({str(error).splitlines()[0]})."
-        ) from error
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    return "bf16" if multiplies_bfloat16() else "no"
 
 
 def channels_last(model: nn.Module, device: torch.device) -> None:
@@ -317,70 +333,7 @@ def channels_last(model: nn.Module, device: torch.device) -> None:
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def optimizers(generator: TrainingGenerator, settings: OptimizerConfig) -> list[Any]:
-    """The generator's: Adam, and Muon for its convolutions if the settings say so."""
-    if settings.method == "adam":
-        return [adam(generator.parameters(), settings.learning_rate, settings)]
-    matrices = [
-        module.weight
-        for module in generator.modules()
-        if isinstance(module, nn.Conv2d) and module is not generator.output
-    ]
-    taken = set(map(id, matrices))
-    others = [weight for weight in generator.parameters() if id(weight) not in taken]
-    return [
-        adam(others, settings.learning_rate, settings),
-        Muon(matrices, settings.learning_rate),
-    ]
-
-
-def adam(
-    weights: Iterable[nn.Parameter], rate: float, settings: OptimizerConfig
-) -> torch.optim.Adam:
-    """Fused Adam: one kernel, and able to skip a step without a round trip to the host."""
-    return torch.optim.Adam(weights, rate, betas=settings.betas, fused=True)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of all parameters."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def step_unless(optimizer: Any, bad: Tensor) -> None:
-    """Step and clear the gradients; the weights stay as they are where ``bad`` is true.
-
-    Fused optimizers take ``found_inf`` on the device (the protocol of
-    torch.amp.GradScaler), so the host need not wait for the gradient.
-    """
-    fused = getattr(optimizer, "optimizer", optimizer)
-    fused.found_inf = bad.float()
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def rate_factor(settings: OptimizerConfig, part: float, step: int) -> float:
-    """Factor on the learning rate when ``part`` (0…1) of the run is done."""
-    factor = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    if settings.schedule == "cosine":
-        cosine = (1 + math.cos(math.pi * min(part, 1.0))) / 2
-        factor *= settings.final + (1 - settings.final) * cosine
-    elif settings.schedule == "step":
-        factor *= settings.factor ** sum(part >= milestone for milestone in settings.milestones)
-    return factor
-
-
-def elapsed_part(config: TrainConfig, seconds: float) -> float:
-    """The part of the time budget that is spent; 0 without one."""
-    return seconds / (60 * config.max_minutes) if config.max_minutes else 0.0
-
-
-def expected_steps(config: TrainConfig, step: int, spent: float) -> int:
-    """Where the run will end at the pace so far, if the time budget runs out first."""
-    return min(config.steps, max(step, round(step / spent))) if spent > 0 else config.steps
-
-
-def shared(value: T) -> T:
+def broadcast(value: T) -> T:
     """The main process's value, on all processes."""
     values = [value]
     broadcast_object_list(values)
@@ -388,48 +341,32 @@ def shared(value: T) -> T:
 
 
 @torch.no_grad()
-def average_weights(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average; it starts short, so that the first weights are soon forgotten."""
-    decay = min(decay, step / (step + 10))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-    for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
-        ours.copy_(theirs)
+def validate(nets: Networks, held_back: Batch, device: torch.device) -> dict[str, float]:
+    """Means over held-back crops: PSNR-Y, SSIM and, where there are networks for them, distances.
 
-
-def throughput(config: TrainConfig, steps_a_second: float) -> dict[str, float]:
-    """Steps, crops, and megapixels of high-resolution crop a second."""
-    crops = steps_a_second * config.batch
-    edge = config.data.crop * config.generator.scale
-    return {
-        "steps/s": steps_a_second,
-        "crops/s": crops,
-        "megapixels/s": crops * edge**2 / 1e6,
-    }
-
-
-@torch.no_grad()
-def validate(
-    model: nn.Module,
-    low: Tensor,
-    high: Tensor,
-    features: FeatureNetwork | None,
-    accelerator: Accelerator,
-) -> dict[str, float]:
-    """PSNR-Y, SSIM and, where there is a network for it, feature distance on held-back crops."""
-    found: dict[str, list[Tensor]] = {
-        name: [] for name in ("val_psnr", "val_ssim", "val_grid", "val_feature_distance")
-    }
-    scale = high.shape[-1] // low.shape[-1]
-    for low_part, high_part in zip(torch.split(low, 8), torch.split(high, 8), strict=True):
-        target = high_part.to(accelerator.device)
-        fake = model(low_part.to(accelerator.device)).clamp(0, 1)
-        found["val_psnr"].append(psnr(fake, target))
-        found["val_ssim"].append(ssim(fake, target))
-        found["val_grid"].append(grid_loss(fake, target, scale).expand(len(target)))
-        if features is not None:
-            distances = feature_distance(features, fake, target)
-            found["val_feature_distance"].append(torch.stack(list(distances.values())).mean(0))
-    return {name: float(torch.cat(values).mean()) for name, values in found.items() if values}
+    ``val_feature_distance`` is by the network that is trained with, ``val_judge_distance``
+    by one that training never sees.
+    """
+    found: dict[str, list[Tensor]] = {}
+    scale = held_back.high.shape[-1] // held_back.low.shape[-1]
+    for low, high in zip(
+        torch.split(held_back.low, 8), torch.split(held_back.high, 8), strict=True
+    ):
+        target = high.to(device)
+        fake = nets.average(low.to(device)).clamp(0, 1)
+        values = {
+            "val_psnr": psnr(fake, target),
+            "val_ssim": ssim(fake, target),
+            "val_grid": grid_loss(fake, target, scale).expand(len(target)),
+        }
+        if nets.features is not None:
+            distances = feature_distance(nets.features, fake, target)
+            values["val_feature_distance"] = torch.stack(list(distances.values())).mean(0)
+        if nets.judge is not None:
+            values["val_judge_distance"] = nets.judge.distance(fake, target)
+        for name, value in values.items():
+            found.setdefault(name, []).append(value)
+    return {name: float(torch.cat(parts).mean()) for name, parts in found.items()}
 
 
 class Interrupted:
@@ -450,67 +387,51 @@ class Interrupted:
             signal.signal(number, handler)
 
 
-def save(path: Path, state: dict[str, Any], config: TrainConfig, step: int, seconds: float) -> None:
-    """Write everything a run needs to go on, atomically.
-
-    The batches are a function of seed and step, so the step is their state.
-    """
-    values = {name: part.state_dict() for name, part in state.items()}
-    values |= {
-        "step": step,
-        "seconds": seconds,
-        "config": dataclasses.asdict(config),
-        "rng": torch.get_rng_state(),
-    }
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(values, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def resume(
-    path: Path, state: dict[str, Any], config: TrainConfig, device: torch.device
-) -> tuple[int, float]:
-    """Load a checkpoint into the run's parts; returns its step and seconds."""
-    values = torch.load(path, map_location=device, weights_only=True)
-    then, now = values["config"], dataclasses.asdict(config)
-    changed = [key for key in ("generator", "discriminator", "batch_norm") if then[key] != now[key]]
-    if then["optimizer"].get("method", "adam") != now["optimizer"]["method"]:
-        changed.append("optimizer.method")
-    if changed:
-        raise TrainingError(
-            f"{path} was trained with other settings of {', '.join(changed)}; "
-            "choose another output folder."
-        )
-    for name, part in state.items():
-        part.load_state_dict(values[name])
-    torch.set_rng_state(values["rng"].cpu())
-    return values["step"], values["seconds"]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="srgan_training.train", description="Train one stage.")
-    parser.add_argument("config", type=Path, help="a TOML file, see configs/")
-    parser.add_argument("--data", nargs="+", default=[], help="folders of pictures")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("config", type=Path, nargs="?", help="a TOML file, see configs/")
+    parser.add_argument(
+        "--branch",
+        type=Path,
+        metavar="RUN",
+        help="instead of a config: cool that run down for a tenth of its steps so far",
+    )
+    parser.add_argument("--data", nargs="+", default=[], help="folders of images")
+    parser.add_argument("--low", nargs="+", default=[], help="of pairs: their low resolution")
+    parser.add_argument("--teacher", nargs="+", default=[], help="of pairs: a teacher's images")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    options = parser.parse_args(arguments)
+
+
+def command(options: argparse.Namespace) -> int:
+    """Train; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        config = load_config(options.config, options.overrides)
-        if options.data:
-            data = dataclasses.replace(config.data, folders=tuple(options.data))
-            config = dataclasses.replace(config, data=data)
-        finished = train(config, options.out, progress=not options.quiet)
-    except (DataError, TrainingError, ValueError, FileNotFoundError) as error:
-        log.error("error: %s", error)
-        return 1
+    if (options.config is None) == (options.branch is None):
+        raise TrainingError("give a config file, or --branch RUN.")
+    folders = {
+        f"data.{key}={json.dumps(value)}"
+        for key, value in (
+            ("folders", options.data),
+            ("low", options.low),
+            ("teacher", options.teacher),
+        )
+        if value
+    }
+    overrides = [*options.overrides, *folders]
+    if options.branch is None:
+        config = load_config(options.config, overrides)
+    else:
+        config = branch_config(options.branch, options.out, overrides)
+    finished = train(config, options.out, progress=not options.quiet)
     return 0 if finished else 128 + signal.SIGINT
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def branch_config(run: Path, out: Path, overrides: Sequence[str]) -> TrainConfig:
+    """The settings of a branch: those it began with, if it has, else from the run as it is."""
+    begun = (out / CHECKPOINT).is_file()
+    values = checkpoint.load((out if begun else run) / CHECKPOINT)
+    config: TrainConfig = values["config"]
+    if not begun:
+        config = branched(config, values["step"], str(run))
+    return overridden(config, overrides)

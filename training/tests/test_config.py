@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
-from srgan_training.config import load_config
-from srgan_training.train import elapsed_part, expected_steps, rate_factor
+from srgan_training.config import LossConfig, load_config, of_checkpoint
+from srgan_training.schedule import branched, elapsed_part, expected_steps, rate_factor
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 
@@ -76,3 +77,47 @@ def test_the_bar_ends_where_the_time_budget_ends() -> None:
     assert expected_steps(config, step=100, spent=0.25) == 400
     assert expected_steps(config, step=100, spent=0.05) == 1000
     assert expected_steps(config, step=100, spent=1.1) == 100
+
+
+def test_a_branch_keeps_the_rate_and_takes_it_to_zero_in_a_tenth_of_the_steps_so_far() -> None:
+    run = load_config(CONFIGS[0], ["optimizer.schedule=constant", "steps=1000000"])
+    branch = branched(run, 800, "a/run")
+    assert (branch.steps, branch.branch) == (880, "a/run")
+    rates = [rate_factor(branch.optimizer, step / branch.steps, step) for step in range(700, 881)]
+    assert rates[:100] == [1.0] * 100
+    assert rates[101] < 1
+    assert rates[140] == pytest.approx(0.5)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == 0
+
+
+def test_settings_of_an_old_checkpoint_have_new_names_and_defaults_for_what_is_new() -> None:
+    """A checkpoint of version 0.1, by its keys."""
+    now = dataclasses.asdict(load_config(CONFIGS[0]))
+    data, loss, optimizer = (dict(now[key]) for key in ("data", "loss", "optimizer"))
+    for table, new in (
+        (data, ("low", "teacher", "second_order")),
+        (loss, ("teacher_share", "artefact_weight", "discriminator_first")),
+        (optimizer, ("decay", "method")),
+    ):
+        for key in new:
+            del table[key]
+    del data["min_scale"]
+    data["smallest_reduction"] = 0.5
+    old = {**now, "data": data, "loss": loss, "optimizer": optimizer}
+    old["discriminator"] = {**now["discriminator"], "layout": "seed"}
+    del old["branch"], old["judge"]
+    config = of_checkpoint(old)
+    assert config.data.min_scale == 0.5
+    assert config.discriminator.layout == "coco10k"
+    assert config.data.low == ()
+    assert config.loss.teacher_share == LossConfig().teacher_share
+    assert config.optimizer.method == "adam"
+
+
+@pytest.mark.parametrize(
+    "overrides", [["data.low=['a']"], ["data.folders=['a']", "data.teacher=['b']"]]
+)
+def test_pairs_need_a_counterpart_for_each_folder(overrides: list[str]) -> None:
+    with pytest.raises(ValueError, match="needs"):
+        load_config(CONFIGS[0], overrides)

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 from srgan_training import export
+from srgan_training.checkpoint import CHECKPOINT
 from srgan_training.config import (
     DataConfig,
     LossConfig,
@@ -18,15 +19,16 @@ from srgan_training.config import (
     TrainConfig,
     load_config,
 )
+from srgan_training.errors import TrainingError
 from srgan_training.generator import TrainingGenerator
-from srgan_training.train import CHECKPOINT
+from srgan_training.main import main
 
 from srgan_infer import SuperResolver, weights
 from srgan_infer.network.generator import Generator, GeneratorConfig
 
 
 def trained(config: TrainConfig) -> TrainingGenerator:
-    """A generator whose batch norm, if any, has seen pictures."""
+    """A generator whose batch norm, if any, has seen images."""
     torch.manual_seed(config.seed)
     model = TrainingGenerator(config.generator, batch_norm=config.batch_norm)
     model.train()
@@ -66,11 +68,11 @@ def front_matter(card: str) -> Any:
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_the_exported_model_computes_what_was_trained(tmp_path: Path, batch_norm: bool) -> None:
     model = write_run(tmp_path / "run", small(batch_norm=batch_norm))
-    assert export.main([str(tmp_path / "run"), str(tmp_path / "m")]) == 0
-    picture = np.random.default_rng(0).random((20, 17, 3), dtype=np.float32)
-    big = SuperResolver.from_pretrained(tmp_path / "m", device="cpu", dtype="float32")(picture)
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "m")]) == 0
+    image = np.random.default_rng(0).random((20, 17, 3), dtype=np.float32)
+    big = SuperResolver.from_pretrained(tmp_path / "m", device="cpu", dtype="float32")(image)
     with torch.no_grad():
-        expected = model(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+        expected = model(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
     np.testing.assert_allclose(big, expected.clamp(0, 1).numpy(), atol=1e-4)
 
 
@@ -82,13 +84,13 @@ def test_the_card_tells_both_stages_the_data_and_nothing_of_the_machine(tmp_path
             Image.new("RGB", (120, 120)).save(data / folder / f"{number}.png")
     Image.new("RGB", (20, 20)).save(data / "towns/too small.png")
     (tmp_path / "licences.toml").write_text('[lakes]\nwhat = "lakes"\nlicence = "CC0"\n')
-    pictures = DataConfig(folders=(str(data),), validation=0.0)
-    write_run(tmp_path / "one", small(data=pictures))
+    images = DataConfig(folders=(str(data),), validation=0.0)
+    write_run(tmp_path / "one", small(data=images))
     second = small(
         name="srgan",
         seed=7,
         start=str(tmp_path / "one"),
-        data=pictures,
+        data=images,
         loss=LossConfig(
             adversarial_weight=0.1,
             feature_weight=1.0,
@@ -112,7 +114,7 @@ def test_the_card_tells_both_stages_the_data_and_nothing_of_the_machine(tmp_path
     assert "Hardware: 1 × abacus. Wall time: 4.0 minutes." in text
     front = front_matter(text)
     assert front["license"] == "mit"
-    assert front["training"]["pictures"] == 8
+    assert front["training"]["images"] == 8
     assert [stage["steps"] for stage in front["training"]["stages"]] == [1200, 800]
     assert [stage["seed"] for stage in front["training"]["stages"]] == [0, 7]
 
@@ -124,17 +126,21 @@ def test_the_card_tells_both_stages_the_data_and_nothing_of_the_machine(tmp_path
     assert again == dataclasses.replace(
         second,
         start="one",
-        data=dataclasses.replace(pictures, folders=("photographs",)),
+        data=dataclasses.replace(images, folders=("photographs",)),
         loss=dataclasses.replace(second.loss, feature_network="vgg.safetensors"),
     )
 
 
 def evaluation(sha256: str) -> str:
     def mean(psnr: float) -> dict[str, float]:
-        return {"psnr": psnr, "ssim": 0.9, "feature_distance": 0.25}
+        return {"psnr": psnr, "ssim": 0.9, "feature_distance": 0.25, "judge_distance": 0.5}
 
     return json.dumps(
-        {"models": {"m": sha256}, "means": {"Set5": {"bicubic": mean(28.4), "m": mean(31.237)}}}
+        {
+            "models": {"m": sha256},
+            "features": "distilled VGG-19",
+            "means": {"Set5": {"bicubic": mean(28.4), "m": mean(31.237)}},
+        }
     )
 
 
@@ -148,24 +154,86 @@ def test_an_evaluation_of_these_weights_is_in_the_card(
     again = export.export(tmp_path / "run", tmp_path / "m", evaluation=file)
     assert again.sha256 == first.sha256
     text = (tmp_path / "m/README.md").read_text()
-    assert "| Set5 | 28.40 / 0.9000 | 0.2500 | 31.24 / 0.9000 | 0.2500 |" in text
+    assert "|  | PSNR / SSIM | distilled VGG-19 distance | efficientnet-lite0 distance |" in text
+    assert "| Set5, this model | 31.24 / 0.9000 | 0.2500 | 0.5000 |" in text
     found = front_matter(text)["model-index"][0]["results"][0]
     assert found["dataset"]["name"] == "Set5"
     assert found["metrics"][0]["value"] == 31.24
 
     file.write_text(evaluation("0" * 64))
     command = [str(tmp_path / "run"), str(tmp_path / "m"), "--evaluation", str(file)]
-    assert export.main(command) == 1
+    assert main(["export", *command]) == 1
     assert "other weights" in capsys.readouterr().err
 
 
 def test_the_card_names_the_published_weights_that_it_started_from(tmp_path: Path) -> None:
     write_run(tmp_path / "run", small(start="srresnet"))
-    assert export.main([str(tmp_path / "run"), str(tmp_path / "m")]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "m")]) == 0
     assert "started from the published `srresnet`" in (tmp_path / "m" / "README.md").read_text()
     write_run(tmp_path / "run2", small())
-    assert export.main([str(tmp_path / "run2"), str(tmp_path / "m2")]) == 0
+    assert main(["export", str(tmp_path / "run2"), str(tmp_path / "m2")]) == 0
     assert "started from" not in (tmp_path / "m2" / "README.md").read_text()
+
+
+def test_a_blend_is_stored_and_the_card_says_so(tmp_path: Path) -> None:
+    ours = write_run(tmp_path / "run", small(seed=1, batch_norm=False)).state_dict()
+    parent = write_run(tmp_path / "parent", small(seed=2, batch_norm=False)).state_dict()
+    assert main(["export", str(tmp_path / "parent"), str(tmp_path / "p")]) == 0
+    blend = ["--blend", f"0.75:{tmp_path / 'p'}"]
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "m"), *blend]) == 0
+    stored = weights.read(tmp_path / "m", "m").state
+    for name, tensor in ours.items():
+        torch.testing.assert_close(stored[name], 0.75 * tensor + 0.25 * parent[name])
+    card = (tmp_path / "m/README.md").read_text()
+    assert "0.75 × the generator of the last stage + 0.25 × `p`" in card
+    assert str(tmp_path) not in card
+
+
+@pytest.mark.parametrize("blend", ["0.5", "2:srresnet", "half:srresnet"])
+def test_a_blend_of_nothing_is_refused(
+    tmp_path: Path, blend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", small())
+    command = ["export", str(tmp_path / "run"), str(tmp_path / "m"), "--blend", blend]
+    assert main(command) == 1
+    assert "SHARE:MODEL" in capsys.readouterr().err
+
+
+def test_runs_of_the_published_model_that_it_started_from_are_listed(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", small(name="first"), step=700)
+    assert main(["export", str(tmp_path / "one"), str(tmp_path / "published")]) == 0
+    start = str(tmp_path / "published")
+    write_run(tmp_path / "two", small(name="second", start=start), step=300)
+    assert main(["export", str(tmp_path / "two"), str(tmp_path / "m")]) == 0
+    card = (tmp_path / "m/README.md").read_text()
+    assert "| first | 700 | 1.5 |" in card
+    assert "| second | 300 | 1.5 |" in card
+    assert "Wall time: 3.0 minutes" in card
+    assert "started from the published `published`" in card
+    assert str(tmp_path) not in card
+
+
+def test_the_card_names_the_teacher(tmp_path: Path) -> None:
+    Image.new("RGB", (128, 128)).save(tmp_path / "a.png")
+    made = tmp_path / "pairs"
+    assert main(["pairs", str(made), "--data", str(tmp_path)]) == 0
+    (made / "pairs.json").write_text('{"teacher": "wise.pth"}')
+    data = DataConfig(
+        folders=(str(made / "high"),),
+        low=(str(made / "low"),),
+        teacher=(str(made / "high"),),
+        validation=0.0,
+    )
+    write_run(tmp_path / "run", small(data=data, loss=LossConfig(teacher_share=0.25)))
+    licences = tmp_path / "licences.toml"
+    licences.write_text('["wise.pth"]\nwhat = "a wise network"\nlicence = "MIT"\n')
+    command = ["export", str(tmp_path / "run"), str(tmp_path / "m"), "--licences", str(licences)]
+    assert main(command) == 0
+    card = (tmp_path / "m/README.md").read_text()
+    assert (
+        "0.25 of the pixel term has for its target what `wise.pth`, a wise network (MIT)," in card
+    )
+    assert str(tmp_path) not in card
 
 
 def test_half_precision_takes_half_the_space(tmp_path: Path) -> None:
@@ -193,7 +261,7 @@ def test_a_run_that_cannot_be_exported_is_named(
     elif what == "text":
         run.mkdir()
         (run / CHECKPOINT).write_text("hello")
-    assert export.main([str(run), str(tmp_path / "m")]) == 1
+    assert main(["export", str(run), str(tmp_path / "m")]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -212,5 +280,5 @@ def test_a_fold_that_changes_the_result_is_refused(
         return generator
 
     monkeypatch.setattr(export, "deploy", wrong)
-    with pytest.raises(export.ExportError, match="changed the result"):
+    with pytest.raises(TrainingError, match="changed the result"):
         export.export(tmp_path / "run", tmp_path / "m")

@@ -1,4 +1,4 @@
-"""The numbers that pictures are judged by."""
+"""The numbers that images are judged by."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "shared/data/benchmarks"
 needs_benchmarks = pytest.mark.skipif(
-    not BENCHMARKS.is_dir(), reason="the benchmark pictures are not beside this checkout"
+    not BENCHMARKS.is_dir(), reason="the benchmark images are not beside this checkout"
 )
 
 
@@ -78,7 +78,7 @@ def test_ssim_of_one_window_written_out() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**16), height=st.integers(20, 60), width=st.integers(20, 60))
-def test_more_noise_scores_lower_and_a_batch_scores_like_its_pictures(
+def test_more_noise_scores_lower_and_a_batch_scores_like_its_images(
     seed: int, height: int, width: int
 ) -> None:
     target = 0.25 + 0.5 * noise(1, 3, height, width, seed=seed)
@@ -93,7 +93,7 @@ def test_more_noise_scores_lower_and_a_batch_scores_like_its_pictures(
 @pytest.mark.parametrize(
     ("score", "size"), [(metrics.psnr, (8, 40)), (metrics.ssim, (18, 40)), (metrics.ssim, (40, 18))]
 )
-def test_a_picture_that_is_too_small_is_refused(
+def test_a_image_that_is_too_small_is_refused(
     score: Callable[[Tensor, Tensor], Tensor], size: tuple[int, int]
 ) -> None:
     with pytest.raises(ValueError, match="pixels"):
@@ -103,7 +103,7 @@ def test_a_picture_that_is_too_small_is_refused(
 @pytest.mark.parametrize("period", [2, 4])
 @pytest.mark.parametrize("axis", ["x", "y"])
 def test_a_faint_grid_shows_at_its_period_and_axis_alone(period: int, axis: str) -> None:
-    # Natural pictures have a spectrum that falls with frequency: blurred noise.
+    # Natural images have a spectrum that falls with frequency: blurred noise.
     clean = torch.nn.functional.avg_pool2d(noise(1, 3, 164, 184), 5, stride=1)
     grid = torch.zeros(180 if axis == "x" else 160)
     grid[::period] = 3 / 255

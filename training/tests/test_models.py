@@ -65,7 +65,7 @@ def test_sub_pixel_phases_start_alike() -> None:
     assert torch.equal(blocks, blocks[..., :1].expand_as(blocks))
 
 
-@pytest.mark.parametrize(("layout", "convolutions"), [("paper", 8), ("seed", 7)])
+@pytest.mark.parametrize(("layout", "convolutions"), [("paper", 8), ("coco10k", 7)])
 @pytest.mark.parametrize("norm", ["batch", "spectral", "none"])
 def test_discriminators_end_in_one_logit(layout: str, convolutions: int, norm: str) -> None:
     model = Discriminator(layout, width=8, norm=norm)
@@ -142,20 +142,20 @@ def test_unknown_layers_and_missing_files_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not DISTILLED.is_file(), reason="the distilled VGG-19 is not here")
-def test_distilled_distances_are_zero_for_equal_and_large_for_other_pictures() -> None:
+def test_distilled_distances_are_zero_for_equal_and_large_for_other_images() -> None:
     network = load_features(str(DISTILLED), [f"relu{n}_1" for n in range(1, 6)])
     small = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    picture = torch.nn.functional.interpolate(small, scale_factor=8, mode="bilinear")
-    noisy = (picture + torch.randn_like(picture) * 8 / 255).clamp(0, 1)
-    same = feature_distance(network, picture, picture)
-    near = feature_distance(network, noisy, picture)
-    other = feature_distance(network, picture.flip(0), picture)
+    image = torch.nn.functional.interpolate(small, scale_factor=8, mode="bilinear")
+    noisy = (image + torch.randn_like(image) * 8 / 255).clamp(0, 1)
+    same = feature_distance(network, image, image)
+    near = feature_distance(network, noisy, image)
+    other = feature_distance(network, image.flip(0), image)
     for layer in network.layers:
         assert same[layer].max() == 0
         assert (near[layer] < other[layer]).all()
 
 
-def test_feature_loss_has_a_gradient_for_the_generated_picture_only() -> None:
+def test_feature_loss_has_a_gradient_for_the_generated_image_only() -> None:
     tensors = {
         "conv1_1.weight": torch.randn(4, 3, 3, 3),
         "conv1_1.bias": torch.randn(4),
@@ -186,7 +186,7 @@ def test_grid_loss_sees_a_grid_and_a_colour_cast_but_not_noise() -> None:
     assert seen > 8 * grid_loss(real + noise, real, 4)
 
 
-def test_shift_moves_both_pictures_alike_and_off_the_grid() -> None:
+def test_shift_moves_both_images_alike_and_off_the_grid() -> None:
     rows = torch.arange(32.0)[None, None, :, None].expand(1, 3, 32, 32)
     rng = torch.Generator().manual_seed(0)
     tops = set()

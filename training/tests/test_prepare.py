@@ -1,205 +1,83 @@
-"""Fetching a data set from a server that breaks off, knows no ranges, or sends the wrong file."""
+"""Fetching a data set from a server, and unpacking the part that is wanted."""
 
 import hashlib
-import io
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from srgan_training import prepare
-from srgan_training.prepare import Archive, PrepareError
+from srgan_training.errors import TrainingError
+from srgan_training.main import main
+from srgan_training.prepare import Archive
+
+NUMBERS = (30, 9, 25, 581, 100)
 
 
-class PictureServer:
-    """Serves one file; what it does wrong is set from outside.
-
-    ``cut_after`` closes each of the next connections after that many bytes.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-        self.ranges = True
-        self.cut_after: list[int] = []
-        self.requests: list[str | None] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.requests.append(self.headers["Range"])
-                if self.path != "/zips/train2014.zip":
-                    self.send_error(404)
-                    return
-                body, start = outer.content, 0
-                if self.headers["Range"] and outer.ranges:
-                    start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-                    self.send_response(206)
-                    self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-                else:
-                    self.send_response(200)
-                body = body[start:]
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body[: outer.cut_after.pop(0)] if outer.cut_after else body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/zips/train2014.zip"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
 @pytest.fixture
-def bundle() -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("train2014/", "")
-        for number in (30, 9, 25, 581, 100):
-            name = f"train2014/COCO_train2014_{number:012}.jpg"
-            archive.writestr(name, bytes([number % 256]) * 40_000)
-    return stream.getvalue()
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    """Five images in a zip on a server."""
+    served = tmp_path / "served"
+    served.mkdir()
+    file = served / "train2014.zip"
+    with zipfile.ZipFile(file, "w") as bundle:
+        bundle.writestr("train2014/", "")
+        for number in NUMBERS:
+            bundle.writestr(f"train2014/COCO_{number:06}.jpg", bytes([number % 256]) * 4000)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+    yield Archive(f"http://127.0.0.1:{server.server_port}/train2014.zip", digest)
+    server.shutdown()
+    server.server_close()
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[[bytes], PictureServer]]:
-    servers = []
-
-    def start(content: bytes) -> PictureServer:
-        servers.append(PictureServer(content))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.server.shutdown()
-        server.server.server_close()
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srgan_training.prepare.time.sleep", lambda _: None)
-
-
-def described(url: str, content: bytes) -> Archive:
-    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return Archive(url=url, size=len(content), md5=digest, pictures=5)
-
-
-def test_the_first_pictures_by_name_are_unpacked(
-    serve: Callable[[bytes], PictureServer], bundle: bytes, tmp_path: Path
+def test_the_first_images_by_name_are_unpacked_into_one_flat_folder(
+    archive: Archive, tmp_path: Path
 ) -> None:
-    server = serve(bundle)
-    target = prepare.prepare(described(server.url, bundle), tmp_path, pictures=3)
-    assert {file.name: file.read_bytes()[:1] for file in target.iterdir()} == {
-        "COCO_train2014_000000000009.jpg": bytes([9]),
-        "COCO_train2014_000000000025.jpg": bytes([25]),
-        "COCO_train2014_000000000030.jpg": bytes([30]),
-    }
-    prepare.prepare(described(server.url, bundle), tmp_path, pictures=3)
-    assert len(server.requests) == 1, "what is there is not fetched again"
-    everything = prepare.prepare(described(server.url, bundle), tmp_path, pictures=None)
-    assert len(list(everything.iterdir())) == 5
+    folder = prepare.prepare(archive, tmp_path / "data", 3)
+    assert folder == tmp_path / "data/train2014-3"
+    found = sorted(path.name for path in folder.iterdir())
+    assert found == ["COCO_000009.jpg", "COCO_000025.jpg", "COCO_000030.jpg"]
+    assert (folder / "COCO_000009.jpg").read_bytes() == bytes([9]) * 4000
+
+    # Nothing is fetched or written twice; what was cut short is written again.
+    written = (folder / "COCO_000009.jpg").stat().st_mtime_ns
+    (folder / "COCO_000025.jpg").write_bytes(b"cut")
+    gone = Archive(archive.url.replace("127.0.0.1", "127.0.0.2"), archive.md5)
+    assert prepare.prepare(gone, tmp_path / "data", 3) == folder
+    assert (folder / "COCO_000009.jpg").stat().st_mtime_ns == written
+    assert (folder / "COCO_000025.jpg").read_bytes() == bytes([25]) * 4000
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_broke(
-    serve: Callable[[bytes], PictureServer], bundle: bytes, tmp_path: Path
+@pytest.mark.parametrize("what", ["checksum", "missing"])
+def test_what_cannot_be_had_is_said_in_one_line(
+    archive: Archive, tmp_path: Path, what: str
 ) -> None:
-    server = serve(bundle)
-    server.cut_after = [50_000, 30_000]
-    prepare.download(server.url, tmp_path / "a.zip", len(bundle))
-    assert (tmp_path / "a.zip").read_bytes() == bundle
-    assert server.requests == [None, "bytes=50000-", "bytes=80000-"]
-    assert [file.name for file in tmp_path.iterdir()] == ["a.zip"]
+    wrong = Archive(archive.url, "0" * 32)
+    if what == "missing":
+        wrong = Archive(archive.url.replace("2014", "2099"), archive.md5)
+    with pytest.raises(TrainingError, match="could not be fetched") as caught:
+        prepare.prepare(wrong, tmp_path / "data", 3)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data/train2014-3").exists()
 
 
-def test_an_interrupted_run_goes_on_in_the_next(
-    serve: Callable[[bytes], PictureServer], bundle: bytes, tmp_path: Path
-) -> None:
-    server = serve(bundle)
-    server.cut_after = [70_000, 0, 0]
-    with pytest.raises(PrepareError, match=r"70,000 of .* bytes that are there"):
-        prepare.download(server.url, tmp_path / "a.zip", len(bundle), attempts=2)
-    assert not (tmp_path / "a.zip").exists()
-    prepare.download(server.url, tmp_path / "a.zip", len(bundle))
-    assert server.requests[-1] == "bytes=70000-"
-    assert (tmp_path / "a.zip").read_bytes() == bundle
-
-
-def test_a_server_without_ranges_is_read_from_the_beginning(
-    serve: Callable[[bytes], PictureServer], bundle: bytes, tmp_path: Path
-) -> None:
-    server = serve(bundle)
-    server.ranges = False
-    server.cut_after = [70_000]
-    prepare.download(server.url, tmp_path / "a.zip", len(bundle))
-    assert (tmp_path / "a.zip").read_bytes() == bundle
-
-
-def test_a_file_of_another_length_is_refused(
-    serve: Callable[[bytes], PictureServer], bundle: bytes, tmp_path: Path
-) -> None:
-    server = serve(bundle)
-    with pytest.raises(PrepareError, match="bytes long"):
-        prepare.download(server.url, tmp_path / "a.zip", len(bundle) + 1)
-    (tmp_path / "a.zip.part").write_bytes(bundle[:1000])
-    with pytest.raises(PrepareError, match="bytes long"):
-        prepare.download(server.url, tmp_path / "a.zip", len(bundle) + 1)
-
-
-def test_what_is_not_there_is_said_at_once(
-    serve: Callable[[bytes], PictureServer], tmp_path: Path
-) -> None:
-    server = serve(b"zip")
-    with pytest.raises(PrepareError, match="HTTP status 404"):
-        prepare.download(server.url + "x", tmp_path / "a.zip", 3)
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"), [("md5", "wrong checksum"), ("crc", "damaged"), ("count", "5 pictures")]
-)
-def test_a_damaged_archive_is_named(
-    bundle: bytes, tmp_path: Path, wrong: str, message: str
-) -> None:
-    content = bytearray(bundle)
-    if wrong == "crc":
-        content[60_000] ^= 1
-    archive = described("http://127.0.0.1/train2014.zip", bytes(content))
-    if wrong == "md5":
-        content[60_000] ^= 1
-    if wrong == "count":
-        archive = Archive(archive.url, archive.size, archive.md5, pictures=6)
-    file = tmp_path / "train2014.zip"
-    file.write_bytes(content)
-    with pytest.raises(PrepareError, match=message) as caught:
-        prepare.check(file, archive)
-    assert f"delete {file}" in str(caught.value)
-
-
-def test_an_unpacking_that_was_cut_short_is_completed(bundle: bytes, tmp_path: Path) -> None:
-    file = tmp_path / "train2014.zip"
-    file.write_bytes(bundle)
-    names = prepare.check(file, described("http://127.0.0.1/train2014.zip", bundle))
-    prepare.unpack(file, names, tmp_path / "pictures")
-    cut = tmp_path / "pictures/COCO_train2014_000000000025.jpg"
-    cut.write_bytes(b"x")
-    prepare.unpack(file, names, tmp_path / "pictures")
-    assert cut.read_bytes() == bytes([25]) * 40_000
-
-
-def test_the_command_says_what_went_wrong_in_one_line(
-    serve: Callable[[bytes], PictureServer],
-    bundle: bytes,
+def test_the_command_names_the_folder(
+    archive: Archive,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    server = serve(bundle)
-    monkeypatch.setattr(prepare, "COCO_TRAIN2014", described(server.url, bundle))
-    assert prepare.main(["coco", str(tmp_path / "ok"), "--pictures", "2"]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "ok/train2014-2")
-    monkeypatch.setattr(prepare, "COCO_TRAIN2014", described(server.url + "x", bundle))
-    assert prepare.main(["coco", str(tmp_path / "bad")]) == 1
-    assert "HTTP status 404" in capsys.readouterr().err
+    monkeypatch.setattr(prepare, "COCO_TRAIN2014", archive)
+    assert main(["prepare", "coco", str(tmp_path / "data"), "--images", "0"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'data/train2014-5'}\n"
+    assert main(["prepare", "coco", str(tmp_path / "data"), "--images", "-1"]) == 1

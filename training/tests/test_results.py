@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from srgan_training import results, smoke
+from srgan_training.main import main
 
 from srgan_infer import weights
 from srgan_infer.network.generator import Generator, GeneratorConfig
@@ -23,7 +24,7 @@ training:
     crop: 24
     seed: 3
   hardware: an abacus
-  pictures: 77
+  images: 77
 ---
 # Tiny
 """
@@ -34,8 +35,8 @@ def data(tmp_path: Path) -> Path:
     for number, name in enumerate(results.SETS):
         folder = tmp_path / "sets" / name / "HR"
         folder.mkdir(parents=True)
-        picture = np.asarray(smoke.draw_picture(number))[:80, :96]
-        Image.fromarray(picture).save(folder / "one.png")
+        image = np.asarray(smoke.draw_image(number))[:80, :96]
+        Image.fromarray(image).save(folder / "one.png")
     return tmp_path / "sets"
 
 
@@ -53,7 +54,7 @@ def test_the_page_holds_our_numbers_beside_the_published(
     save_file(smoke.random_features(), tmp_path / "features.safetensors")
     command = ["--data", str(data), "--features", str(tmp_path / "features.safetensors")]
     out = tmp_path / "docs/results.md"
-    assert results.main([*command, "--models", str(model), "--out", str(out)]) == 0
+    assert main(["results", *command, "--models", str(model), "--out", str(out)]) == 0
     page = out.read_text()
     assert "| SRGAN, paper | 29.40 / .8472 | 26.02 / .7397 | 25.16 / .6688 |" in page
     assert "| tiny | first | 12,345 | 6.5 | 8 | 24 | 3 | 77 | an abacus |" in page
@@ -69,6 +70,6 @@ def test_all_three_sets_are_needed(
 ) -> None:
     (data / "BSD100").rename(data / "Other")
     out = tmp_path / "results.md"
-    assert results.main(["--data", str(data), "--models", str(model), "--out", str(out)]) == 1
+    assert main(["results", "--data", str(data), "--models", str(model), "--out", str(out)]) == 1
     assert "lacks BSD100" in capsys.readouterr().err
     assert not out.exists()

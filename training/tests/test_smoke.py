@@ -14,13 +14,14 @@ from srgan_infer import SuperResolver
 RUN = Path(__file__).resolve().parents[1] / "run.sh"
 
 
-def start(*arguments: object) -> subprocess.CompletedProcess[str]:
+def start(*arguments: object, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     # One thread: so small a network is slower on several that wait for each other.
     environment = {
         **os.environ,
         "PYTHON": sys.executable,
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
+        **({"PYTHONPATH": str(path)} if path else {}),
     }
     return subprocess.run(
         ["bash", str(RUN), *map(str, arguments)],
@@ -38,8 +39,8 @@ def means(out: Path) -> dict[str, dict[str, float]]:
 
 
 def test_a_smoke_run_learns_in_both_stages(tmp_path: Path) -> None:
-    pictures, out = tmp_path / "out/made/pictures", tmp_path / "out"
-    result = start("--smoke", pictures, out)
+    images, out = tmp_path / "out/made/images", tmp_path / "out"
+    result = start("--smoke", images, out)
     assert result.returncode == 0, result.stderr[-3000:]
     scores = means(out)
     assert scores["srresnet"]["psnr"] > scores["bicubic"]["psnr"] + 0.15
@@ -47,7 +48,7 @@ def test_a_smoke_run_learns_in_both_stages(tmp_path: Path) -> None:
     for name in ("srresnet", "srgan"):
         assert SuperResolver.from_pretrained(out / "models" / name).scale == 4
         card = (out / "models" / name / "README.md").read_text()
-        assert f"| held back | {scores['bicubic']['psnr']:.2f} / " in card
+        assert f"| held back, bicubic | {scores['bicubic']['psnr']:.2f} / " in card
     assert len(list((out / "evaluation/sheets/held back").iterdir())) == 8
 
     # Run again after the loss of the second stage's end: only that is done again.
@@ -55,17 +56,39 @@ def test_a_smoke_run_learns_in_both_stages(tmp_path: Path) -> None:
     checkpoints = [out / "srresnet/checkpoint.pt", out / "srgan/checkpoint.pt"]
     before = [torch.load(file, weights_only=True)["step"] for file in checkpoints]
     written = checkpoints[0].stat().st_mtime_ns
-    again = start("--smoke", pictures, out)
+    again = start("--smoke", images, out)
     assert again.returncode == 0, again.stderr[-3000:]
     assert checkpoints[0].stat().st_mtime_ns == written
     assert [torch.load(file, weights_only=True)["step"] for file in checkpoints] == before
     assert means(out) == scores
 
 
+def test_a_teacher_makes_pairs_for_stage_one(tmp_path: Path) -> None:
+    # Stands in for spandrel: a network that repeats pixels.
+    (tmp_path / "spandrel.py").write_text(
+        "import types\nimport torch\n\n"
+        "class ImageModelDescriptor:\n"
+        "    model = torch.nn.Upsample(scale_factor=4)\n\n"
+        "def ModelLoader(device):\n"
+        "    return types.SimpleNamespace(load_from_file=lambda file: ImageModelDescriptor())\n"
+    )
+    out = tmp_path / "out"
+    result = start(
+        "--smoke", out / "made/images", out, "--teacher", "wise.pth",
+        "--set1", "steps=20", "--set2", "steps=10", path=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert len(list(out.glob("pairs/teacher/0.7/images/*.png"))) == 40
+    settings = json.loads((out / "srresnet/config.json").read_text())["data"]
+    assert settings["teacher"] == [str(out / "pairs/teacher")]
+    assert not json.loads((out / "srgan/config.json").read_text())["data"]["teacher"]
+    assert "`wise.pth`" in (out / "models/srresnet/README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give the folder of pictures"),
+        ((), "give the folder of images"),
         (("--smoke", "one"), "give both folders or none"),
         (("a", "b", "--recipe", "cake"), "there is no recipe cake"),
         (("a", "b", "--set"), "--set needs a value"),
@@ -78,9 +101,9 @@ def test_wrong_usage_is_said(arguments: tuple[str, ...], message: str) -> None:
     assert message in result.stderr
 
 
-def test_a_folder_without_pictures_ends_the_run(tmp_path: Path) -> None:
+def test_a_folder_without_images_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = start(tmp_path / "empty", tmp_path / "out")
     assert result.returncode == 1
-    assert "no picture to train on" in result.stderr
+    assert "no image to train on" in result.stderr
     assert not (tmp_path / "out/models").exists()

@@ -1,0 +1,7 @@
+"""``python -m srgan_training`` is ``srgan-train``, also behind ``accelerate launch -m``."""
+
+import sys
+
+from srgan_training.main import main
+
+sys.exit(main())
