@@ -31,6 +31,9 @@ PAUSES = (0.5, 1.0, 2.0)
 CONNECT_SECONDS = 15
 SILENT_SECONDS = 30
 
+# Names that a store is asked for at once; it gives no more than a thousand.
+PAGE = 1000
+
 # What is no better the next time.
 LASTING = (LookupError, ValueError, TypeError, ImportError, FileNotFoundError, PermissionError)
 LASTING_NUMBERS = {errno.EINVAL, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.EFBIG}
@@ -248,17 +251,17 @@ def _s3_page(
     store: Any, bucket: str, prefix: str, recursive: bool, token: str | None
 ) -> tuple[list[str], str | None]:
     """Some keys, and where the next ones begin; fsspec's own listing holds all of them."""
-    options = {} if recursive else {"Delimiter": "/"}
+    options: dict[str, Any] = {} if recursive else {"Delimiter": "/"}
     if token:
         options["ContinuationToken"] = token
-    page = store.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **options)
+    page = store.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **options)
     return [entry["Key"] for entry in page.get("Contents", ())], page.get("NextContinuationToken")
 
 
 def _gs_page(
     store: Any, bucket: str, prefix: str, recursive: bool, token: str | None
 ) -> tuple[list[str], str | None]:
-    options = {} if recursive else {"delimiter": "/"}
+    options: dict[str, Any] = {"maxResults": PAGE, **({} if recursive else {"delimiter": "/"})}
     if token:
         options["pageToken"] = token
     page = store.call("GET", "b/{}/o", bucket, prefix=prefix, json_out=True, **options)
@@ -271,6 +274,8 @@ def _repeated(attempt: Callable[[], T], where: Remote, what: str) -> T:
         try:
             return attempt()
         except FileNotFoundError as error:
+            if what == "written":
+                raise ImageError(f"{where} cannot be written: there is no such bucket.") from error
             raise ImageError(f"There is no {where}.") from error
         except PermissionError as error:
             raise ImageError(
