@@ -47,7 +47,8 @@ def open_icon(stream: BinaryIO) -> Image.Image:
     stream.seek(entry.offset)
     data = stream.read(entry.size)
     if data.startswith(PNG):
-        return Image.open(io.BytesIO(data), formats=("PNG",))
-    image = icons.frame(best)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=("PNG",))
+    else:
+        image = icons.frame(best)
     image.format = "ICO"
     return image

@@ -46,9 +46,7 @@ def check_header(name: str, stream: BinaryIO) -> None:
 def check_pixels(name: str, stream: BinaryIO) -> None:
     """Raise ``ImageError`` if the checksums of a PNG file show damage: Pillow reads over it."""
     if name == "PNG":
-        stream.seek(0)
-        if stream.read(4) == b"\x89PNG":  # and not the PNG inside an icon
-            _check_checksums(stream)
+        _check_checksums(stream)
 
 
 def end_of(name: str, stream: BinaryIO) -> int | None:

@@ -117,7 +117,6 @@ MAGIC = {
     b"qoif": "QOI",
     b"icns": "ICNS",
     b"\0\0\x01\0": "ICO",
-    b"\0\0\x02\0": "CUR",
     b"\0\0\0\x0cjP  ": "JPEG2000",
     b"\xff\x4f\xff\x51": "JPEG2000",
 }

@@ -312,6 +312,8 @@ def _describe(
     screen = max(image.size[0], timing.screen[0]), max(image.size[1], timing.screen[1])
     _check_size(screen, frames if animated else 1, stream, max_pixels)
     warnings: list[str] = []
+    if not timing.ended:
+        warnings.append("It lacks its end marker; frames may be missing.")
     deeper = deep(name, image, stream)
     wide = sixteen_bit_channels(image)
     if deeper is not None:

@@ -39,7 +39,7 @@ def sixteen_bit_channels(image: Image.Image) -> int | None:
 
 def is_cut(image: Image.Image) -> bool:
     """Whether a file has 16 bits a channel and Pillow's pixels do not: only in animations."""
-    return _rawmode(image).endswith(";16B") and not image.mode.startswith("I;16")
+    return _rawmode(image).endswith(";16B") and not image.mode.startswith("I")
 
 
 def read_sixteen_bit(image: Image.Image, again: Image.Image) -> Array:

@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from srgan_infer.errors import ImageError
 from srgan_infer.images.blocks import png_chunks
 from srgan_infer.images.boxes import Box, walk
 
@@ -27,16 +28,19 @@ class Timing:
         Whether all frames are stored without loss, where the format has the choice (WebP).
     screen
         (W, H) that the frames reach to, which may be more than the file says (GIF).
+    ended
+        Whether the file has its end marker (GIF).
     """
 
     durations: tuple[float, ...] = ()
     loop: int | None = None
     lossless: bool = False
     screen: tuple[int, int] = (0, 0)
+    ended: bool = True
 
 
 def read_timing(name: str, stream: BinaryIO) -> Timing:
-    """Walk through a GIF, PNG, WebP or AVIF file; one that is cut short ends where it ends.
+    """Walk through a GIF, PNG, WebP or AVIF file.
 
     Parameters
     ----------
@@ -44,6 +48,11 @@ def read_timing(name: str, stream: BinaryIO) -> Timing:
         Pillow's name of the format; others have no frames.
     stream
         The file.
+
+    Raises
+    ------
+    ImageError
+        If a GIF file ends in the middle of something.
     """
     readers = {"GIF": _gif, "PNG": _png, "WEBP": _webp, "AVIF": _avif}
     if name not in readers:
@@ -62,7 +71,7 @@ def _gif(stream: BinaryIO) -> Timing:
     delay, loop = 0.0, None
     right = bottom = 0
     try:
-        while (kind := data[at]) != 0x3B:
+        while at < len(data) and (kind := data[at]) != 0x3B:
             at += 1
             if kind == 0x21:
                 label, body = data[at], data[at + 2 : at + 2 + data[at + 1]]
@@ -79,9 +88,9 @@ def _gif(stream: BinaryIO) -> Timing:
                 durations.append(delay)
                 delay = 0.0
                 at = _behind_blocks(data, at + 1)
-    except (IndexError, struct.error):
-        pass
-    return Timing(tuple(durations), loop, screen=(right, bottom))
+    except (IndexError, struct.error) as error:
+        raise ImageError("it is cut short.") from error
+    return Timing(tuple(durations), loop, screen=(right, bottom), ended=at < len(data))
 
 
 def _behind_blocks(data: bytes, at: int) -> int:
