@@ -41,6 +41,8 @@ log = logging.getLogger("srgan_training")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 # A crop cannot be reduced below the size at which it still fits most images.
 REDUCTIONS = 8
+# Streams of random numbers in a step.
+CROPS, SHIFT = 0, 1
 
 
 def find_images(folders: Sequence[str | Path], limit: int = 0) -> list[Path]:
@@ -237,9 +239,14 @@ class Draw:
     degradation: Degradation
 
 
+def step_rng(seed: int, step: int, stream: int) -> torch.Generator:
+    """Random numbers of one step for one purpose: of one stream, a shift would follow the crop."""
+    return torch.Generator().manual_seed((2 * (seed * 1_000_003 + step) + stream) % 2**63)
+
+
 def draw(config: DataConfig, scale: int, areas: Tensor, batch: int, seed: int, step: int) -> Draw:
     """Draw a step's crops; images by area, so that every pixel is as likely."""
-    rng = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+    rng = step_rng(seed, step, CROPS)
     image = torch.multinomial(areas, batch, replacement=True, generator=rng)
     place = torch.rand(batch, 2, generator=rng)
     turns = torch.randint(8 if config.flips else 1, (batch,), generator=rng)

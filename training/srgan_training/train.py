@@ -30,7 +30,7 @@ from srgan_training import checkpoint
 from srgan_training.checkpoint import CHECKPOINT
 from srgan_training.config import TrainConfig, load_config, overridden
 from srgan_training.curves import draw_curves
-from srgan_training.data import Batch, open_data
+from srgan_training.data import SHIFT, Batch, open_data, step_rng
 from srgan_training.discriminator import discriminator_loss, make_discriminator, probability
 from srgan_training.errors import TrainingError
 from srgan_training.features import FeatureNetwork, feature_distance, load_features
@@ -234,8 +234,7 @@ def training_step(
     losses, bad
         The terms by name, and whether a gradient was not finite.
     """
-    # Of its own seed: what is drawn from the crops' would go with where they lie.
-    rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 2 % 2**63 + 1)
+    rng = step_rng(config.seed, step, SHIFT)
     alone = nets.discriminator is not None and step < config.loss.discriminator_first
     with accelerator.autocast(), torch.set_grad_enabled(not alone):
         fake = nets.generator(batch.low).float()

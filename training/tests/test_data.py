@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from srgan_training.config import DataConfig
 from srgan_training.data import (
+    CROPS,
+    SHIFT,
     Batch,
     ResidentImages,
     Source,
@@ -26,6 +28,7 @@ from srgan_training.data import (
     finish_batch,
     shard,
     split,
+    step_rng,
     turned,
     validation_crops,
 )
@@ -203,6 +206,14 @@ def test_a_batch_depends_on_seed_and_step_alone_and_is_shared_out_whole() -> Non
     parts = [shard(whole, rank, 2) for rank in range(2)]
     rejoined = torch.stack([part.place for part in parts], 1).reshape(8, 2)
     assert torch.equal(rejoined, whole.place)
+
+
+def test_the_shift_does_not_follow_the_crop() -> None:
+    first = [
+        [torch.rand((), generator=step_rng(0, step, stream)).item() for step in range(200)]
+        for stream in (CROPS, SHIFT)
+    ]
+    assert abs(np.corrcoef(first)[0, 1]) < 0.3
 
 
 def test_turns_are_the_eight_symmetries() -> None:
