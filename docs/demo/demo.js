@@ -14,6 +14,7 @@ let worker = null;
 let source = null; // { bitmap, name }
 let part = null; // the part of it that is upscaled: { left, top, width, height }
 let link = null; // address of the result's file
+let turn = 0; // counts what was begun, so that what comes late knows that it does
 
 // Options for tests: the edge of a tile, and "wasm" to leave the GPU alone.
 const options = new URLSearchParams(location.search);
@@ -23,18 +24,21 @@ const options = new URLSearchParams(location.search);
 async function take(file) {
   if (!file) return;
   stop();
-  try {
-    const bitmap = await createImageBitmap(file, { premultiplyAlpha: "none" });
-    source = { bitmap, name: (file.name || "image").replace(/\.[^.]*$/, "") };
-  } catch {
-    return fail(`${file.name || "That"} is no image that this browser can read; try a JPEG, PNG or WebP.`);
+  const own = ++turn;
+  const bitmap = await createImageBitmap(file, { premultiplyAlpha: "none" }).catch(() => null);
+  if (own !== turn) return;
+  if (!bitmap) {
+    fail(`${file.name || "That"} is no image that this browser can read; try a JPEG, PNG or WebP.`);
+    return;
   }
+  source = { bitmap, name: (file.name || "image").replace(/\.[^.]*$/, "") };
   stage.scrollIntoView({ behavior: "smooth", block: "nearest" });
   const { width, height } = source.bitmap;
   const whole = width <= LARGEST_PART && height <= LARGEST_PART;
   if (whole) {
     part = { left: 0, top: 0, width, height };
-    return start();
+    start();
+    return;
   }
   const size = { width: Math.min(width, LARGEST_PART), height: Math.min(height, LARGEST_PART) };
   part = { left: (width - size.width) >> 1, top: (height - size.height) >> 1, ...size };
@@ -144,8 +148,13 @@ function keepTransparency(small) {
 }
 
 async function finish(name, width, height, { device, seconds }) {
+  const own = turn;
   const blob = await new Promise((resolve) => after.toBlob(resolve, "image/png"));
-  if (!blob) return fail("The result is too large for this browser's memory; choose a smaller part.");
+  if (own !== turn) return;
+  if (!blob) {
+    fail("The result is too large for this browser's memory; choose a smaller part.");
+    return;
+  }
   link = URL.createObjectURL(blob);
   $("download").href = link;
   $("download").download = `${name}_x${SCALE}.png`;
@@ -218,7 +227,7 @@ function say(text) {
 function fail(text) {
   stop();
   progress(0);
-  $("cancel").hidden = true;
+  for (const name of ["cancel", "run", "download"]) $(name).hidden = true;
   bar.hidden = true;
   stage.setAttribute("aria-busy", "false");
   status.textContent = text;
@@ -319,8 +328,10 @@ addEventListener("resize", fit);
 /* ---- what is there at first: the sample, and what the library made of it ---- */
 
 async function welcome() {
-  view.classList.remove("clear");
+  const own = ++turn;
   const [small, big] = await Promise.all(["sample.png", "sample_x4.png"].map(picture));
+  if (own !== turn) return;
+  view.classList.remove("clear");
   enlarge(small);
   after.width = big.width;
   after.height = big.height;
