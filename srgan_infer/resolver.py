@@ -27,7 +27,7 @@ from srgan_infer.engine.engine import Engine
 from srgan_infer.engine.plan import Plan, Progress, Tile, check_tile
 from srgan_infer.errors import ImageError, ImageWarning, printable
 from srgan_infer.images.alpha import alpha_rows, join_alpha
-from srgan_infer.images.formats import FORMATS, check_output, choose_format
+from srgan_infer.images.formats import FORMATS, check_output, choose_format, encoder_bytes
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.pillow import from_pil, to_pil
 from srgan_infer.images.read import (
@@ -39,7 +39,7 @@ from srgan_infer.images.read import (
     refuse_address,
 )
 from srgan_infer.images.resize import Box, check_size, output_size
-from srgan_infer.images.rows import Channels, DecodedImage, is_grey
+from srgan_infer.images.rows import SPOOL_PIXELS, Channels, DecodedImage, is_grey
 from srgan_infer.images.write import create
 from srgan_infer.network.generator import Generator, GeneratorConfig
 from srgan_infer.threads import map_in_order
@@ -106,7 +106,13 @@ class FilePlan:
     frames
         Number of frames; 1 unless the file is an animation.
     cut
-        How each frame is cut, and the memory that it takes.
+        How each frame is cut, and the memory that computing it takes.
+    memory_bytes
+        Estimated memory at the highest point, without the program: computing, the decoded
+        source with its transparency, and what is held of the result while it is encoded.
+    temporary_bytes
+        Space for temporary files: frames that wait for an encoder that needs all of them,
+        and the pixels of a large source.
     warnings
         Sentences on what cannot be kept.
     suggested_model
@@ -119,6 +125,8 @@ class FilePlan:
     size: tuple[int, int]
     frames: int
     cut: Plan
+    memory_bytes: int
+    temporary_bytes: int
     warnings: tuple[str, ...]
     suggested_model: str | None = None
 
@@ -704,12 +712,19 @@ class SuperResolver:
             quality=quality,
             metadata=file.metadata,
         )
+        kind = choose_format(name, format)
+        encoder, spooled = encoder_bytes(kind, cut.size, file.channels, file.n_frames)
+        pixels = width * height * file.channels * file.dtype.itemsize
+        # Pillow has four bytes for the three of a colour.
+        decoded = pixels if file.channels in (1, 4) else pixels // file.channels * 4
         return FilePlan(
-            format=choose_format(name, format).name,
+            format=kind.name,
             input_size=file.size,
             size=cut.size,
             frames=file.n_frames,
             cut=cut,
+            memory_bytes=cut.peak_bytes + encoder + decoded,
+            temporary_bytes=spooled + (pixels if width * height >= SPOOL_PIXELS else 0),
             warnings=(*file.warnings, *lost),
             suggested_model=suggested_model(self.name, file),
         )

@@ -671,6 +671,34 @@ class TestMap:
             sr.map([], **options)
 
 
+class TestPlanOfAFile:
+    def test_it_counts_the_source_and_what_the_encoder_holds(
+        self, sr: SuperResolver, tmp_path: Path
+    ) -> None:
+        Image.new("RGBA", (500, 400), (9, 9, 9, 200)).save(tmp_path / "in.png")
+        plans = {
+            suffix: sr.plan_file(tmp_path / "in.png", tmp_path / f"out.{suffix}")
+            for suffix in ("png", "tif", "jpg", "bmp")
+        }
+        source, result = 500 * 400 * 4, 16 * 500 * 400 * 4
+        for plan in plans.values():
+            assert plan.memory_bytes >= plan.cut.peak_bytes + source
+            assert plan.temporary_bytes == 0
+        assert plans["bmp"].memory_bytes >= plans["bmp"].cut.peak_bytes + source + result
+        assert plans["png"].memory_bytes == plans["tif"].memory_bytes
+
+    def test_it_tells_what_an_animation_takes(self, sr: SuperResolver, tmp_path: Path) -> None:
+        frames = [Image.new("RGBA", (30, 20), (n, 0, 0, 255)) for n in range(40)]
+        frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:])
+        held, spooled = {}, {}
+        for suffix in ("gif", "png", "webp"):
+            plan = sr.plan_file(tmp_path / "in.gif", tmp_path / f"out.{suffix}")
+            held[suffix], spooled[suffix] = plan.memory_bytes, plan.temporary_bytes
+            assert plan.frames == 40
+        assert held["gif"] == held["png"] == held["webp"]
+        assert spooled == {"gif": 0, "png": 0, "webp": 40 * 120 * 80 * 4}
+
+
 class TestOptions:
     def test_tile_and_memory_at_construction_and_per_call(self, model_folder: Path) -> None:
         sr = SuperResolver.from_pretrained(model_folder, tile=16)

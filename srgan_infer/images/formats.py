@@ -14,6 +14,7 @@ from PIL import Image, features
 
 from srgan_infer.errors import ImageError
 from srgan_infer.images import embed
+from srgan_infer.images.animation import ApngSink, GifSink, SpooledSink
 from srgan_infer.images.encoder_output import EncoderOutput
 from srgan_infer.images.keeping import fit
 from srgan_infer.images.metadata import Metadata
@@ -135,7 +136,7 @@ class Format:
 
 
 class PillowSink:
-    """Collects frames as Pillow images and has Pillow write them at the end."""
+    """Collects the rows of a still image and has Pillow write them at the end."""
 
     def __init__(self, stream: BinaryIO, kind: Format, content: Content) -> None:
         self._stream = stream
@@ -144,42 +145,33 @@ class PillowSink:
         self._size = content.size
         self._options = save_options(kind, content)
         self._metadata = content.metadata
-        self._frames: list[Image.Image] = []
-        self._top = content.size[1]
+        self._image = Image.new(self._mode, self._size)
+        self._top = 0
 
     def write(self, rows: Array) -> None:
-        """Paste the rows into the current frame; a new one begins when it is full."""
-        while rows.shape[0]:
-            if self._top == self._size[1]:
-                self._frames.append(Image.new(self._mode, self._size))
-                self._top = 0
-            part = rows[: self._size[1] - self._top]
-            pixels = part[..., 0] if part.shape[2] == 1 else part
-            self._frames[-1].paste(Image.fromarray(np.ascontiguousarray(pixels)), (0, self._top))
-            self._top += part.shape[0]
-            rows = rows[part.shape[0] :]
+        """Paste the rows."""
+        pixels = rows[..., 0] if rows.shape[2] == 1 else rows
+        self._image.paste(Image.fromarray(np.ascontiguousarray(pixels)), (0, self._top))
+        self._top += rows.shape[0]
 
     def finish(self) -> None:
         """Encode."""
+        image = self._image
         if self._kind.mask and "A" in self._mode:
             # Pillow would take the faintest pixel for visible.
-            for frame in self._frames:
-                frame.putalpha(frame.getchannel("A").point([0] * 128 + [255] * 128))
+            image.putalpha(image.getchannel("A").point([0] * 128 + [255] * 128))
         if self._mode == "LA" and not self._kind.grey_alpha:
-            self._frames = [frame.convert("RGBA") for frame in self._frames]
-        first, *others = self._frames
-        if others:
-            self._options |= {"save_all": True, "append_images": others}
+            image = image.convert("RGBA")
         finish = FINISH.get(self._kind.name)
         metadata = self._metadata
         with EncoderOutput(
             self._stream, finish and (lambda file: finish(file, metadata))
         ) as output:
-            first.save(cast(BinaryIO, output), self._kind.name, **self._options)
+            image.save(cast(BinaryIO, output), self._kind.name, **self._options)
 
     def close(self) -> None:
-        """Drop the frames."""
-        self._frames = []
+        """Drop the image."""
+        self._image = Image.new("1", (1, 1))
 
 
 def save_options(kind: Format, content: Content) -> dict[str, Any]:
@@ -203,11 +195,7 @@ def save_options(kind: Format, content: Content) -> dict[str, Any]:
     if content.n_frames > 1:
         durations = [round(value) for value in metadata.durations] or [100] * content.n_frames
         options["duration"] = durations
-        # A GIF without a loop count plays once; elsewhere that has to be said.
-        if kind.name != "GIF" or metadata.loop is not None:
-            options["loop"] = 1 if metadata.loop is None else metadata.loop
-        if kind.name == "GIF":
-            options["disposal"] = 2
+        options["loop"] = 1 if metadata.loop is None else metadata.loop
     return options
 
 
@@ -220,10 +208,33 @@ FINISH: dict[str, Callable[[BinaryIO, Metadata], Iterator[bytes]]] = {
 }
 
 
-def encode_png(stream: BinaryIO, kind: Format, content: Content) -> Sink:
-    """Our encoder, or Pillow's for an animation."""
-    if content.n_frames > 1:
+def encode_animated(stream: BinaryIO, kind: Format, content: Content) -> Sink:
+    """Pillow, from a temporary file where there are several frames."""
+    if content.n_frames == 1:
         return PillowSink(stream, kind, content)
+    finish, metadata = FINISH.get(kind.name), content.metadata
+    return SpooledSink(
+        stream,
+        kind.name,
+        content.size,
+        content.channels,
+        content.n_frames,
+        save_options(kind, content),
+        finish and (lambda file: finish(file, metadata)),
+    )
+
+
+def encode_gif(stream: BinaryIO, kind: Format, content: Content) -> Sink:
+    """Pillow, frame by frame."""
+    if content.n_frames == 1:
+        return PillowSink(stream, kind, content)
+    return GifSink(stream, content.size, content.channels, content.metadata)
+
+
+def encode_png(stream: BinaryIO, kind: Format, content: Content) -> Sink:
+    """Our encoder."""
+    if content.n_frames > 1:
+        return ApngSink(stream, content.size, content.channels, content.metadata, content.n_frames)
     return PngWriter(stream, content.size, content.channels, content.dtype, content.metadata)
 
 
@@ -253,7 +264,7 @@ FORMATS = (
     Format(
         "WEBP",
         (".webp",),
-        PillowSink,
+        encode_animated,
         edge=16383,
         animated=True,
         lossless={"lossless": True},
@@ -264,7 +275,7 @@ FORMATS = (
     Format(
         "AVIF",
         (".avif",),
-        PillowSink,
+        encode_animated,
         edge=32768,
         pixels=16384**2,
         animated=True,
@@ -276,7 +287,7 @@ FORMATS = (
     Format(
         "GIF",
         (".gif",),
-        PillowSink,
+        encode_gif,
         edge=65535,
         animated=True,
         mask=True,
@@ -292,6 +303,29 @@ FORMATS = (
     Format("TGA", (".tga",), PillowSink, edge=65535, grey_alpha=True),
 )
 LARGE = "PNG or TIFF"
+# What the blocks take that PNG and TIFF encode at a time.
+STREAM_BYTES = 32 << 20
+
+
+def encoder_bytes(
+    kind: Format, size: tuple[int, int], channels: int, n_frames: int
+) -> tuple[int, int]:
+    """Memory, and space for temporary files, that writing takes; estimated.
+
+    Parameters
+    ----------
+    kind, size, channels, n_frames
+        Of what is written.
+    """
+    frame = size[0] * size[1] * channels
+    in_pillow = size[0] * size[1] * (1 if channels == 1 else 4)
+    if n_frames > 1:
+        # One frame, and the one before it or a copy for Pillow.
+        spooled = n_frames * frame if kind.encode is encode_animated else 0
+        return STREAM_BYTES + frame + in_pillow, spooled
+    if kind.encode in (encode_png, encode_tiff):
+        return STREAM_BYTES, 0
+    return 2 * in_pillow, 0
 
 
 def choose_format(file: str | Path | BinaryIO, format: str | None) -> Format:
