@@ -23,9 +23,10 @@ from PIL import Image
 from torch import Tensor
 
 from srgan_infer import arrays, weights
+from srgan_infer.engine.devices import settle_in_process
 from srgan_infer.engine.engine import Engine
 from srgan_infer.engine.plan import Plan, Progress, Tile, check_tile
-from srgan_infer.errors import ImageError, ImageWarning, printable
+from srgan_infer.errors import ImageError, ImageWarning, in_words, printable
 from srgan_infer.images.alpha import alpha_rows, join_alpha
 from srgan_infer.images.formats import FORMATS, check_output, choose_format, encoder_bytes
 from srgan_infer.images.metadata import Metadata
@@ -235,6 +236,7 @@ class SuperResolver:
         ValueError
             If an option has a value that means nothing.
         """
+        settle_in_process(torch.device("cpu"), os.getpid())
         if strength is None:
             loaded = weights.load(
                 model,
@@ -409,7 +411,7 @@ class SuperResolver:
             If the memory does not suffice even for the smallest tiles.
         """
         asked = self._asked(outscale, size, megapixels, tile, max_memory, max_pixels)
-        with _reporting(progress) as report:
+        with _reporting(progress) as moved, in_words(moved) as report:
             big: Image.Image | Array | Tensor = self._one(image, layout, asked, report, _here)
         return big
 
@@ -479,9 +481,11 @@ class SuperResolver:
             def run(task: Callable[[], Any]) -> Any:
                 return network.submit(task).result()
 
-            results = map_in_order(
-                lambda image: self._one(image, layout, asked, go_on, run), images, workers
-            )
+            def one(image: Any) -> Any:
+                with in_words():
+                    return self._one(image, layout, asked, go_on, run)
+
+            results = map_in_order(one, images, workers)
             try:
                 for result in results:
                     if raises and isinstance(result, Exception):
@@ -500,6 +504,7 @@ class SuperResolver:
         run: Callable[[Callable[[], Any]], Any],
     ) -> Any:
         """What a call returns; ``run`` calls what the network does, where it is to run."""
+        self._engine.settle()
         if isinstance(image, Image.Image):
             _check_pixels(image.width * image.height, asked)
             source, metadata = from_pil(image)
@@ -594,17 +599,19 @@ class SuperResolver:
         ValueError
             If an option has a value that means nothing.
         """
-        dates = _dates(source) if keep_dates else None
+        self._engine.settle()
         asked = self._asked(outscale, size, megapixels, tile, max_memory, max_pixels)
-        opened = open_file(source, max_pixels=limit_of_files(asked.max_pixels), damaged=damaged)
-        file = self._with_metadata(opened, strip_metadata, note)
-        plan = self._plan_file(file, target, format, quality, asked)
-        if quality is None and file.lossless and plan.format == "WEBP":
-            quality = 100  # lossless stays lossless
         found: list[str] = []
-        with (
-            _reporting(progress) as report,
-            create(
+        with _reporting(progress) as moved, in_words(moved) as report:
+            dates = _dates(source) if keep_dates else None
+            opened = open_file(
+                source, max_pixels=limit_of_files(asked.max_pixels), damaged=damaged
+            )
+            file = self._with_metadata(opened, strip_metadata, note)
+            plan = self._plan_file(file, target, format, quality, asked)
+            if quality is None and file.lossless and plan.format == "WEBP":
+                quality = 100  # lossless stays lossless
+            with create(
                 _file(target),
                 format=plan.format,
                 size=plan.size,
@@ -614,12 +621,12 @@ class SuperResolver:
                 n_frames=file.n_frames,
                 quality=quality,
                 overwrite=overwrite,
-            ) as writer,
-        ):
-            for index, image in enumerate(file.frames()):
-                found += image.warnings
-                for rows in self._bands(image, plan.cut, _shared(report, index, file.n_frames)):
-                    writer.write(rows)
+            ) as writer:
+                for index, image in enumerate(file.frames()):
+                    found += image.warnings
+                    shared = _shared(report, index, file.n_frames)
+                    for rows in self._bands(image, plan.cut, shared):
+                        writer.write(rows)
         late = _set_dates(writer.path, dates)
         said = dict.fromkeys((*plan.warnings, *found, *writer.warnings, *late))
         lost = tuple(map(printable, said))

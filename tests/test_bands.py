@@ -2,7 +2,7 @@ from itertools import cycle
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from srgan_infer.network.generator import (
@@ -45,14 +45,18 @@ def image(height: int, width: int, seed: int = 0) -> torch.Tensor:
     return values.permute(0, 3, 1, 2)
 
 
-def streamed(stream: RowStream, x: torch.Tensor, bands: list[int]) -> torch.Tensor:
-    """Feed the image in bands of these heights, over and over."""
+def streamed(
+    stream: RowStream, x: torch.Tensor, bands: list[int], apart: bool = False
+) -> torch.Tensor:
+    """Feed the image in bands of these heights, over and over; its end with no rows if apart."""
     parts: list[torch.Tensor] = []
     top = 0
     for count in cycle(bands):
         bottom = min(x.shape[2], top + count)
-        parts.extend(stream.push(x[:, :, top:bottom], bottom == x.shape[2]))
+        parts.extend(stream.push(x[:, :, top:bottom], bottom == x.shape[2] and not apart))
         if bottom == x.shape[2]:
+            if apart:
+                parts.extend(stream.push(x[:, :, :0], True))
             return torch.cat(parts, 2)
         top = bottom
     raise AssertionError("no bands")
@@ -64,8 +68,18 @@ def streamed(stream: RowStream, x: torch.Tensor, bands: list[int]) -> torch.Tens
     height=st.integers(1, 40),
     width=st.integers(1, 20),
     bands=st.lists(st.integers(1, 12), min_size=1),
+    apart=st.booleans(),
     tail_rows=st.sampled_from([None, 1, 2, 5]),
     seed=st.integers(0, 99),
+)
+@example(
+    config=GeneratorConfig(channels=4, blocks=1, stem_kernel=1, body_kernel=1, output_kernel=1),
+    height=3,
+    width=3,
+    bands=[2],
+    apart=True,
+    tail_rows=None,
+    seed=0,
 )
 @torch.inference_mode()
 def test_bands_equal_the_whole_image(
@@ -73,11 +87,13 @@ def test_bands_equal_the_whole_image(
     height: int,
     width: int,
     bands: list[int],
+    apart: bool,
     tail_rows: int | None,
     seed: int,
 ) -> None:
     generator, x = random_generator(config, seed), image(height, width, seed)
-    result = streamed(RowStream(prepare(generator, CPU, torch.float32), tail_rows), x, bands)
+    stream = RowStream(prepare(generator, CPU, torch.float32), tail_rows)
+    result = streamed(stream, x, bands, apart)
     expected = generator(x)
     assert result.shape == expected.shape
     assert (result - expected).abs().max() <= 1e-4

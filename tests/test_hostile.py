@@ -17,11 +17,13 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, features
 
 from srgan_infer import SuperResolver
 from srgan_infer.cli.main import main
-from srgan_infer.errors import ImageError
+from srgan_infer.engine.devices import settle_in_process
+from srgan_infer.errors import ImageError, OutOfMemoryError, UpscaleError
 from srgan_infer.images.encoder_output import EncoderOutput
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits and signals")
@@ -424,3 +426,132 @@ class TestBatches:
         assert status == (length != 245)
         assert (folder / "inner" / "good_large.png").exists()
         assert ("ame too long" in capsys.readouterr().err) == (length != 245)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+class TestFork:
+    """gunicorn --preload, multiprocessing's old default, celery."""
+
+    def run(self, body: str, model_folder: Path) -> None:
+        code = f"""
+import os, sys
+import numpy as np, torch
+from srgan_infer import SuperResolver, UpscaleError
+torch.set_num_threads(2)
+image = np.arange(3 * 90 * 120, dtype=np.uint32).astype(np.uint8).reshape(90, 120, 3)
+sr = SuperResolver.from_pretrained({str(model_folder)!r})
+expected = sr(image)
+torch.ones(4000, 1000).exp().sum()  # has all threads at work
+child = os.fork()
+if not child:
+    try:
+        {body}
+    except BaseException as error:
+        print(type(error).__name__, error)
+        os._exit(1)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert np.array_equal(sr(image), expected)
+sys.exit(status != 0)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_an_instance_works_in_the_child(self, model_folder: Path) -> None:
+        self.run("assert np.array_equal(sr(image), expected)", model_folder)
+
+    def test_a_new_instance_works_in_the_child(self, model_folder: Path) -> None:
+        made = f"SuperResolver.from_pretrained({str(model_folder)!r})"
+        self.run(f"assert np.array_equal({made}(image), expected)", model_folder)
+
+    def test_an_instance_on_a_gpu_says_where_to_make_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here = os.getpid()
+        monkeypatch.setattr(os, "getpid", lambda: here + 1)
+        with pytest.raises(UpscaleError, match=r"cuda:0 before .* make it in the worker"):
+            settle_in_process(torch.device("cuda:0"), here)
+
+
+class TestMemory:
+    @posix
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS and /proc")
+    @pytest.mark.parametrize("room", [5, 60, 600])
+    def test_limited_addresses(
+        self, model_folder: Path, source: Path, tmp_path: Path, room: int
+    ) -> None:
+        """``ulimit -v``: done, or refused in one sentence."""
+        noise(700, 600).save(source)
+        code = f"""
+import io, os, resource
+from srgan_infer import SuperResolver, UpscaleError
+sr = SuperResolver.from_pretrained({str(model_folder)!r})
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * os.sysconf("SC_PAGE_SIZE") + ({room} << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for suffix in ("png", "jpg", "tif"):
+    try:
+        sr.upscale_file({str(source)!r}, {str(tmp_path)!r} + "/out." + suffix)
+        print("done")
+    except UpscaleError as error:
+        print("refused", error)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        verdicts = [line.split()[0] for line in done.stdout.splitlines()]
+        assert len(verdicts) == 3, done.stdout + done.stderr
+        assert set(verdicts) <= {"done", "refused"}
+        assert room != 600 or set(verdicts) == {"done"}
+        assert not list(tmp_path.glob(".*.part"))
+
+    def test_what_runs_out_in_a_decoder_or_encoder(
+        self, sr: SuperResolver, source: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_memory(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(Image.Image, "save", no_memory)
+        with pytest.raises(OutOfMemoryError, match="memory ran out"):
+            sr.upscale_file(source, source.with_name("out.jpg"))
+        assert sorted(path.name for path in source.parent.iterdir()) == ["in.png", "tiny-model"]
+
+    @pytest.mark.parametrize("text", ["9" * 400, "1e400", "999999999999TB", "-1", "nan"])
+    def test_absurd_amounts(self, sr: SuperResolver, text: str) -> None:
+        with pytest.raises(ValueError, match="memory must be"):
+            sr.plan(9, 9, max_memory=text)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc and /proc")
+    def test_worker_threads_give_back_what_they_freed(self, model_folder: Path) -> None:
+        code = f"""
+import os, threading
+import numpy as np, torch
+from srgan_infer import SuperResolver
+torch.set_num_threads(1)
+sr = SuperResolver.from_pretrained({str(model_folder)!r})
+def work(seed):
+    random = np.random.default_rng(seed)
+    for _ in range(6):
+        height, width = random.integers(60, 180, 2)
+        sr(random.integers(0, 255, (height, width, 3), np.uint8))
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+work(0)
+before = resident()
+for turn in range(3):
+    threads = [threading.Thread(target=work, args=(10 * turn + i,)) for i in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+print(resident() - before)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=200
+        )
+        assert int(done.stdout) < 120, done.stdout + done.stderr

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from srgan_infer.engine.devices import hold_heap
+from srgan_infer.engine.devices import hold_heap, release_heap
 from srgan_infer.engine.plan import Plan, Progress, Span
 from srgan_infer.engine.tensors import network_values, to_network, to_pixels, to_values
 from srgan_infer.errors import OutOfMemoryError
@@ -20,6 +20,15 @@ def run_bands(
     network: Network, source: RowSource, plan: Plan, device: torch.device, progress: Progress
 ) -> Iterator[np.ndarray]:
     """Upscale an image as :meth:`Engine.run` does, by a plan of bands."""
+    try:
+        yield from _run_bands(network, source, plan, device, progress)
+    finally:
+        release_heap()
+
+
+def _run_bands(
+    network: Network, source: RowSource, plan: Plan, device: torch.device, progress: Progress
+) -> Iterator[np.ndarray]:
     # Held for as long as this run.
     _held = hold_heap(plan.peak_bytes)
     buffer = FeatureBuffer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from srgan_infer.errors import UpscaleError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -39,6 +42,53 @@ def hold_heap(size: int) -> Tensor | None:
     lid = torch.empty(block // 2, dtype=torch.uint8)
     del below
     return lid
+
+
+def release_heap() -> None:
+    """Outside the main thread, give the C library's free memory back; Linux only.
+
+    glibc has a heap for every thread and keeps what is freed there: a server with a few
+    worker threads grew by several times what its images need.
+    """
+    if sys.platform != "linux" or threading.current_thread() is threading.main_thread():
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries lack it
+    if trim is not None:
+        trim(0)
+
+
+# The process whose threads PyTorch works with.
+_process = os.getpid()
+
+
+def settle_in_process(device: torch.device, made_in: int) -> None:
+    """Have PyTorch work in a process that was forked from another.
+
+    Its threads do not come along, and what waits for them waits for ever; so it is to use
+    none. Nothing is done at the time of the fork, only when there is something to compute.
+
+    Parameters
+    ----------
+    device
+        What is to be used.
+    made_in
+        The process in which that began.
+
+    Raises
+    ------
+    UpscaleError
+        If it is no CPU and was used before the fork already.
+    """
+    global _process
+    here = os.getpid()
+    if here != made_in and device.type != "cpu":
+        raise UpscaleError(
+            f"this instance was made on {device} before the process was forked, where it cannot "
+            'be used; make it in the worker, or start workers by "spawn".'
+        )
+    if here != _process:
+        torch.set_num_threads(1)
+        _process = here
 
 
 def mebibytes(count: int) -> str:
@@ -152,6 +202,18 @@ def devices() -> dict[str, str]:
 
 def choose_device(device: str | torch.device) -> torch.device:
     """The device itself; ``"auto"`` is the fastest there is."""
+    try:
+        return _choose_device(device)
+    except RuntimeError as error:
+        if "fork" not in str(error):
+            raise
+        raise UpscaleError(
+            "CUDA was used before the process was forked, and cannot be used in both; use it in "
+            'the worker alone, or start workers by "spawn".'
+        ) from error
+
+
+def _choose_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -217,12 +279,12 @@ def parse_memory(text: int | str) -> int:
         If it is none, or not positive.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
-    count = 0
+    count = 0.0
     if match and not isinstance(text, bool):
-        count = int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
-    if count < 1:
+        count = float(match[1]) * 1024 ** " kmgt".index(match[2] or " ")
+    if not 1 <= count < 2**62:
         raise ValueError(f'memory must be a number of bytes or a text such as "2GB", not {text!r}.')
-    return count
+    return int(count)
 
 
 def free_memory(device: torch.device) -> int:
@@ -232,7 +294,7 @@ def free_memory(device: torch.device) -> int:
         # What the allocator holds and does not use can be had as well.
         spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free) + int(spare)
-    return min(free_ram(), *cgroup_free(Path("/sys/fs/cgroup")))
+    return min(free_ram(), free_addresses(), *cgroup_free(Path("/sys/fs/cgroup")))
 
 
 def free_ram() -> int:
@@ -243,7 +305,6 @@ def free_ram() -> int:
         if match:
             return int(match[1]) * 1024
     if sys.platform == "win32":
-        import ctypes
 
         class Status(ctypes.Structure):
             """MEMORYSTATUSEX."""
@@ -265,6 +326,19 @@ def free_ram() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, ValueError, OSError):
         return 2**31
+
+
+def free_addresses() -> int:
+    """Bytes that the process may still map (``ulimit -v``)."""
+    if sys.platform != "linux":
+        return 2**62
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return 2**62
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return max(limit - pages * os.sysconf("SC_PAGE_SIZE"), 0)
 
 
 def cgroup_free(root: Path) -> list[int]:

@@ -9,6 +9,7 @@ gives.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,13 @@ import numpy as np
 import torch
 
 from srgan_infer.engine.bands import run_bands
-from srgan_infer.engine.devices import choose_device, choose_dtype, free_memory, parse_memory
+from srgan_infer.engine.devices import (
+    choose_device,
+    choose_dtype,
+    free_memory,
+    parse_memory,
+    settle_in_process,
+)
 from srgan_infer.engine.plan import Plan, Progress, Tile, check, check_tile, plan_bands, plan_tiles
 from srgan_infer.engine.tiles import run_tiles
 from srgan_infer.images.resize import OutputSize, Reducer, output_size, reduce_rows
@@ -58,6 +65,8 @@ class Engine:
     ) -> None:
         self.config: GeneratorConfig = generator.config
         self.device: torch.device = choose_device(device)
+        self._process = os.getpid()
+        self.settle()
         self.dtype: torch.dtype = choose_dtype(dtype, self.device)
         self.network: Network = prepare(generator, self.device, self.dtype)
         # What a tile that overflows in half precision is run with.
@@ -69,6 +78,16 @@ class Engine:
         # Exact to a level is enough for 8 bits; 16-bit images get no half precision unasked.
         rough = self.dtype != torch.float32 and dtype == "auto"
         self._sixteen_bit: Network = self.exact if rough else self.network
+
+    def settle(self) -> None:
+        """Make ready for work in this process, which may be forked from the first one.
+
+        Raises
+        ------
+        UpscaleError
+            If it is, and the device is no CPU.
+        """
+        settle_in_process(self.device, self._process)
 
     def plan(
         self,

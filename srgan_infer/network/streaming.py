@@ -189,8 +189,8 @@ class Convolution:
             The rows that can be computed now, possibly none.
         """
         layer, reach = self.layer, self.layer.reach
-        if reach == 0 and rows.shape[2]:
-            return layer(rows, 0)
+        if reach == 0:
+            return self._run(rows)
         if self.kept is None:
             if last:
                 return layer(rows, reach)
