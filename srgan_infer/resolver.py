@@ -604,9 +604,7 @@ class SuperResolver:
         found: list[str] = []
         with _reporting(progress) as moved, in_words(moved) as report:
             dates = _dates(source) if keep_dates else None
-            opened = open_file(
-                source, max_pixels=limit_of_files(asked.max_pixels), damaged=damaged
-            )
+            opened = open_file(source, max_pixels=limit_of_files(asked.max_pixels), damaged=damaged)
             file = self._with_metadata(opened, strip_metadata, note)
             plan = self._plan_file(file, target, format, quality, asked)
             if quality is None and file.lossless and plan.format == "WEBP":
