@@ -2,6 +2,7 @@
 
     python docs/images/make.py sample PATH/TO/coffee.png     # sample.png and original.png
     python docs/images/make.py comparisons                   # comparison.png, compressed.png
+    python docs/images/make.py page http://127.0.0.1:7860    # page.png, of a page that is served
 
 The photograph is scikit-image's ``coffee`` (see LICENSE.md); any copy of that
 package has it as ``skimage/data/coffee.png``.
@@ -10,6 +11,7 @@ package has it as ``skimage/data/coffee.png``.
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +49,27 @@ def make_comparisons() -> None:
         save_sheet("compressed.png", image.convert("RGB"), ("srgan", "srgan-photo"))
 
 
+def make_page(address: str) -> None:
+    """A screenshot of the page after the sample was upscaled, in Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": 1180, "height": 770})
+        page.goto(address)
+        page.set_input_files("#images input[type=file]", HERE / "sample.png")
+        page.wait_for_selector("#forecast .forecast")
+        page.click("#run")
+        page.wait_for_selector("#viewer .after")
+        page.wait_for_timeout(1000)  # until the images are drawn
+        page.mouse.move(0, 0)
+        page.evaluate("window.scrollTo(0, 0)")
+        page.screenshot(path=HERE / "page.png")
+        browser.close()
+
+
 def save_sheet(name: str, sample: Image.Image, models: Sequence[str]) -> None:
     """Side by side: bicubic, models, the original."""
     with Image.open(HERE / "original.jpg") as image:
@@ -75,5 +98,7 @@ if __name__ == "__main__":
             make_sample(Path(photograph))
         case ["comparisons"]:
             make_comparisons()
+        case ["page", address]:
+            make_page(address)
         case _:
             sys.exit(__doc__)

@@ -100,6 +100,13 @@ def _main(arguments: Sequence[str]) -> int:
             return _refuse(str(error))
         except OSError as error:
             return _refuse(_system_reason(error))
+    if args.serve:
+        from srgan_infer.cli import serve
+
+        try:
+            return serve.serve(args, _options(args))
+        except (UpscaleError, ValueError) as error:
+            return _refuse(str(error))
     if not args.inputs and args.from_file is None:
         parser.print_usage(sys.stderr)
         return _refuse("Name at least one image, or - for standard input.")
@@ -188,7 +195,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", metavar="T", help="auto, float32, float16 or bfloat16")
     add("--tile", type=_tile, metavar="N", help="auto, edge in input pixels, or whole")
     add("--max-memory", metavar="SIZE", help="such as 2GB; a safe part of what is free if absent")
-    add("--max-pixels", type=int, metavar="N", help="refuse larger images, counting all frames")
+    add(
+        "--max-pixels",
+        type=_count,
+        metavar="N",
+        help="refuse larger images, counting all frames; such as 16M",
+    )
     group = parser.add_argument_group("size, one of")
     add = group.add_argument
     add(
@@ -245,6 +257,13 @@ def _parser() -> argparse.ArgumentParser:
         default=False,
         help="only what failed last by the manifest",
     )
+    group = parser.add_argument_group("the page in the browser (extra: web)")
+    add = group.add_argument
+    add("--serve", action="store_true", default=False, help="serve it until Ctrl-C is pressed")
+    add("--host", metavar="H", default="127.0.0.1", help="address to listen at; this machine's")
+    add("--port", type=int, metavar="P", default=7860, help="7860 if absent; 0 is a free one")
+    add("--max-upload", type=_count, metavar="SIZE", help="of a file, such as 20MB")
+    add("--queue", type=int, metavar="N", help="visitors who may wait")
     group = parser.add_argument_group("reports")
     add = group.add_argument
     add("--dry-run", action="store_true", default=False, help="say what would be done")
@@ -271,6 +290,16 @@ def _shard(text: str) -> Shard:
     if slash and index.isdecimal() and count.isdecimal() and int(index) < int(count):
         return Shard(int(index), int(count))
     raise argparse.ArgumentTypeError(f"{text!r} is not like 0/8, with parts from 0 to 7")
+
+
+def _count(text: str) -> int:
+    """A number with an ending of thousands, ``16M`` and ``20MB`` alike."""
+    number = text.upper().removesuffix("B")
+    factor = {"K": 10**3, "M": 10**6, "G": 10**9}.get(number[-1:], 1)
+    try:
+        return round(float(number[:-1] if factor > 1 else number) * factor)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number such as 16M") from None
 
 
 def _size(text: str) -> tuple[int | None, int | None]:
