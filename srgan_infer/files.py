@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -96,6 +97,17 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file, whole or not at all, in the place of an older one; see :func:`new_file`."""
     with new_file(path) as new:
         new.stream.write(data)
+
+
+def free_room(path: str | os.PathLike[str]) -> int:
+    """Bytes that are free where a file or folder is or would be."""
+    place = Path(os.path.realpath(path))
+    while not os.path.isdir(place) and place != place.parent:
+        place = place.parent
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return 2**62  # then the writing will tell
 
 
 @functools.lru_cache  # once for each folder that a process writes to

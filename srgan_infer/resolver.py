@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -23,10 +24,11 @@ from PIL import Image
 from torch import Tensor
 
 from srgan_infer import arrays, weights
-from srgan_infer.engine.devices import settle_in_process
+from srgan_infer.engine.devices import free_memory, mebibytes, parse_memory, settle_in_process
 from srgan_infer.engine.engine import Engine
 from srgan_infer.engine.plan import Plan, Progress, Tile, check_tile
-from srgan_infer.errors import ImageError, ImageWarning, in_words, printable
+from srgan_infer.errors import ImageError, ImageWarning, OutOfMemoryError, in_words, printable
+from srgan_infer.files import free_room
 from srgan_infer.images.alpha import alpha_rows, join_alpha
 from srgan_infer.images.formats import FORMATS, check_output, choose_format, encoder_bytes
 from srgan_infer.images.metadata import Metadata
@@ -719,6 +721,14 @@ class SuperResolver:
         )
         kind = choose_format(name, format)
         encoder, spooled = encoder_bytes(kind, cut.size, file.channels, file.n_frames)
+        if kind.memory and file.n_frames == 1:
+            self._check_memory(kind.name, encoder, asked)
+        if isinstance(target, (str, os.PathLike)):
+            stored = kind.dtype_for(file.dtype, file.n_frames).itemsize
+            values = cut.size[0] * cut.size[1] * file.channels
+            _check_room(name, int(values * stored * kind.density))
+        if spooled:
+            _check_room(Path(tempfile.gettempdir()), spooled)
         pixels = width * height * file.channels * file.dtype.itemsize
         # Pillow has four bytes for the three of a colour.
         decoded = pixels if file.channels in (1, 4) else pixels // file.channels * 4
@@ -733,6 +743,18 @@ class SuperResolver:
             warnings=(*file.warnings, *lost),
             suggested_model=suggested_model(self.name, file),
         )
+
+    def _check_memory(self, name: str, needed: int, asked: _Asked) -> None:
+        """Refuse a result that cannot be held while it is encoded."""
+        if asked.max_memory is None:
+            room = free_memory(torch.device("cpu"))
+        else:
+            room = parse_memory(asked.max_memory)
+        if needed > room:
+            raise OutOfMemoryError(
+                f"{name} is encoded from memory and takes about {mebibytes(needed)}, but "
+                f"{mebibytes(room)} may be used; choose PNG or TIFF, or a larger max_memory."
+            )
 
     def seconds_per_pixel(self) -> float:
         """Time that the network takes for one input pixel, measured now on a small image."""
@@ -982,6 +1004,16 @@ def _check_pixels(pixels: int, asked: _Asked) -> None:
         raise ImageError(
             f"The image has {pixels} pixels, which is more than the {asked.max_pixels} that "
             "max_pixels allows."
+        )
+
+
+def _check_room(place: Path, needed: int) -> None:
+    """Refuse, before anything is computed, what a disk has no room for."""
+    free = free_room(place)
+    if needed > free and (place.is_dir() or place.is_file() or not place.exists()):
+        raise ImageError(
+            f"{place} needs about {mebibytes(needed)} or more, but {mebibytes(free)} are free "
+            "there; make room, or choose another folder or format."
         )
 
 

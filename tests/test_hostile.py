@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -555,3 +556,48 @@ print(resident() - before)
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=200
         )
         assert int(done.stdout) < 120, done.stdout + done.stderr
+
+    def test_what_is_held_for_an_encoder_counts(self, sr: SuperResolver, tmp_path: Path) -> None:
+        noise(1500, 1000).save(tmp_path / "in.png")
+        for suffix in ("jpg", "bmp", "webp"):
+            with pytest.raises(OutOfMemoryError, match=r"is encoded from memory .*choose PNG"):
+                sr.plan_file(tmp_path / "in.png", tmp_path / f"out.{suffix}", max_memory="60MB")
+        plan = sr.plan_file(tmp_path / "in.png", tmp_path / "out.png", max_memory="60MB")
+        assert plan.memory_bytes < sr.plan_file(tmp_path / "in.png", "out.jpg").memory_bytes
+
+
+class TestRoomOnTheDisk:
+    """Looked at before anything is computed."""
+
+    @pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp", "bmp"])
+    def test_too_little_is_said_at_once(
+        self,
+        sr: SuperResolver,
+        source: Path,
+        suffix: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def step(done: int, total: int) -> None:
+            pytest.fail("it was computed")
+
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 100))
+        target = source.with_name(f"out.{suffix}")
+        with pytest.raises(ImageError, match=rf"out\.{suffix} needs about .* are free there"):
+            sr.upscale_file(source, target, progress=step)
+        with pytest.raises(ImageError, match="are free there"):
+            sr.plan_file(source, source.parent / "not" / "there" / f"out.{suffix}")
+        assert sr.upscale_file(source, io.BytesIO(), format=suffix).size == (48, 36)
+
+    def test_a_result_that_just_fits_is_not_refused(self, sr: SuperResolver, source: Path) -> None:
+        """The estimate is below what a photograph takes."""
+        sample = Path(__file__).parents[1] / "docs" / "images" / "sample.png"
+        for suffix in ("png", "tif", "jpg", "webp", "bmp"):
+            if suffix == "webp" and not features.check("webp"):
+                continue
+            big, target = io.BytesIO(), source.with_name(f"out.{suffix}")
+            SuperResolver.from_pretrained("srresnet").upscale_file(sample, big, format=suffix)
+            free = len(big.getvalue())
+            with pytest.MonkeyPatch.context() as patch:
+                usage = shutil._ntuple_diskusage(free, 0, free)
+                patch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
+                sr.plan_file(sample, target)
