@@ -7,6 +7,7 @@ types, keeps one text of a name and refuses what is long.
 from __future__ import annotations
 
 import binascii
+import bisect
 import io
 import re
 import struct
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import BinaryIO
+
+import numpy as np
 
 from srgan_infer.images import boxes, exif, xmp
 from srgan_infer.images.exif import Value
@@ -28,6 +31,8 @@ EXTENSION_NAME = b"http://ns.adobe.com/xmp/extension/\0"
 PHOTOSHOP_NAME = b"Photoshop 3.0\0"
 ICC_NAME = b"ICC_PROFILE\0"
 XMP_KEYWORD = b"XML:com.adobe.xmp"
+RAW_PROFILE = "raw profile type "
+RAW_PROFILES = {"exif", "app1", "xmp", "icc", "icm", "iptc", "8bim"}
 
 UUID_EXIF = b"JpgTiffExif->JP2"
 UUID_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
@@ -206,6 +211,7 @@ def density_of_metres(x: int, y: int) -> Density | None:
 def _jpeg(stream: BinaryIO) -> FileBlocks:
     found = FileBlocks()
     profiles: dict[int, bytes] = {}
+    count = 0
     extensions: dict[bytes, dict[int, bytes]] = {}
     comments: list[bytes] = []
     photoshop: list[bytes] = []
@@ -230,6 +236,7 @@ def _jpeg(stream: BinaryIO) -> FileBlocks:
             extensions.setdefault(digest, {})[offset] = data[len(EXTENSION_NAME) + 40 :]
         elif marker == 0xE2 and data.startswith(ICC_NAME) and len(data) >= 14:
             profiles[data[12]] = data[14:]
+            count = data[13]
         elif marker == 0xE2 and data.startswith(b"MPF\0"):
             parts += _multi_picture(data[4:])
         elif marker == 0xED and data.startswith(PHOTOSHOP_NAME):
@@ -242,17 +249,21 @@ def _jpeg(stream: BinaryIO) -> FileBlocks:
             others.append(f"data of other programs (APP{marker - 0xE0})")
     chosen = extensions.get(xmp.extended_digest(found.xmp), {}) if extensions else {}
     extension, damaged = _joined(chosen)
-    resources = b"".join(photoshop)
+    broken = [] if len(profiles) == count else ["the colour profile"]
+    if damaged or (extensions and not chosen):
+        broken.append("the extended XMP")
     return replace(
         found,
         exif=b"".join(exifs),
-        icc=b"".join(profiles[index] for index in sorted(profiles)),
+        icc=b"".join(profiles[index] for index in sorted(profiles))
+        if len(profiles) == count
+        else b"",
         extension=extension,
-        photoshop=resources,
+        photoshop=b"".join(photoshop),
         comment=b"\n".join(comments),
         parts=tuple(parts),
         others=tuple(dict.fromkeys(others)),
-        damaged=("the extended XMP",) if damaged or (extensions and not chosen) else (),
+        damaged=tuple(broken),
     )
 
 
@@ -372,10 +383,21 @@ def _png(stream: BinaryIO) -> FileBlocks:
             damaged += [] if icc else ["the colour profile"]
         else:
             found = _png_fact(found, kind, data)
+    plain = []
+    budget = LARGEST
     for text in texts:
-        found = _png_text(found, text)
+        if _is_block(text) and budget > 0:
+            content = text_content(text, budget)
+            # What was not inflated to its end has cost as much as deflate can pack.
+            budget -= len(content) or min(budget, 1032 * len(text.data))
+            found = _png_block(found, text, content)
+        else:
+            plain.append(text)
     return replace(
-        found, others=tuple(dict.fromkeys(others)), damaged=tuple(dict.fromkeys(damaged))
+        found,
+        text=tuple(plain),
+        others=tuple(dict.fromkeys(others)),
+        damaged=tuple(dict.fromkeys(damaged)),
     )
 
 
@@ -402,29 +424,30 @@ def _png_fact(found: FileBlocks, kind: bytes, data: bytes) -> FileBlocks:
     return found
 
 
-def _png_text(found: FileBlocks, text: PngText) -> FileBlocks:
-    """A text, or a block that older programs write as one, where there is no other."""
-    key = text.key
-    if text.kind == b"iTXt" and key.encode("latin-1") == XMP_KEYWORD:
-        return replace(found, xmp=found.xmp or text_content(text))
-    if not key.lower().startswith("raw profile type "):
-        return replace(found, text=(*found.text, text))
-    profile = _raw_profile(text_content(text))
-    kind = key.lower().removeprefix("raw profile type ")
-    if profile.startswith(exif.PREFIX):
-        return replace(found, exif=found.exif or profile[len(exif.PREFIX) :])
-    if kind == "exif":
-        return replace(found, exif=found.exif or profile)
+def _is_block(text: PngText) -> bool:
+    """Whether a text is XMP, or a block that older programs write as text."""
+    key = text.key.lower()
+    if text.kind == b"iTXt" and key == XMP_KEYWORD.decode().lower():
+        return True
+    return key.startswith(RAW_PROFILE) and key.removeprefix(RAW_PROFILE) in RAW_PROFILES
+
+
+def _png_block(found: FileBlocks, text: PngText, content: bytes) -> FileBlocks:
+    """What a text holds, where there is no other block of that kind."""
+    if text.kind == b"iTXt" and not text.key.lower().startswith(RAW_PROFILE):
+        return replace(found, xmp=found.xmp or content)
+    profile = _raw_profile(content)
+    kind = text.key.lower().removeprefix(RAW_PROFILE)
     if profile.startswith(XMP_NAME) or kind == "xmp":
         return replace(found, xmp=found.xmp or profile.removeprefix(XMP_NAME))
+    if kind in ("exif", "app1"):
+        return replace(found, exif=found.exif or profile.removeprefix(exif.PREFIX))
     if kind in ("icc", "icm"):
         return replace(found, icc=found.icc or profile)
-    if kind in ("iptc", "8bim"):
-        profile = profile.removeprefix(PHOTOSHOP_NAME)
-        if profile.startswith(b"8BIM"):
-            return replace(found, photoshop=found.photoshop or profile)
-        return replace(found, iptc=found.iptc or profile)
-    return replace(found, text=(*found.text, text))
+    profile = profile.removeprefix(PHOTOSHOP_NAME)
+    if profile.startswith(b"8BIM"):
+        return replace(found, photoshop=found.photoshop or profile)
+    return replace(found, iptc=found.iptc or profile)
 
 
 def _raw_profile(value: bytes) -> bytes:
@@ -458,23 +481,23 @@ def png_text(key: str, value: str, language: str = "", translated: str = "") -> 
     return PngText(b"iTXt", name + b"\0\0\0" + tags + value.encode())
 
 
-def text_content(text: PngText) -> bytes:
-    """The text of a chunk, inflated, in its own encoding."""
+def text_content(text: PngText, most: int = LARGEST) -> bytes:
+    """The text of a chunk, inflated, in its own encoding; nothing if it is longer than ``most``."""
     rest = text.data.partition(b"\0")[2]
     if text.kind == b"zTXt":
-        return inflate(rest[1:])
+        return inflate(rest[1:], most)
     if text.kind == b"iTXt":
         flag, rest = rest[:1], rest[2:]
         rest = rest.partition(b"\0")[2].partition(b"\0")[2]
-        return inflate(rest) if flag == b"\1" else rest
+        return inflate(rest, most) if flag == b"\1" else rest
     return rest
 
 
-def inflate(data: bytes) -> bytes:
-    """Inflate; nothing if the data is damaged or longer than metadata can be."""
+def inflate(data: bytes, most: int = LARGEST) -> bytes:
+    """Inflate; nothing if the data is damaged or becomes longer than ``most``."""
     unpacker = zlib.decompressobj()
     try:
-        plain = unpacker.decompress(data, LARGEST)
+        plain = unpacker.decompress(data, most)
     except zlib.error:
         return b""
     return plain if unpacker.eof else b""
@@ -517,6 +540,7 @@ class WithoutTexts(io.RawIOBase):
         end = stream.seek(0, io.SEEK_END)
         self._spans.append((here, start, max(end - start, 0)))
         self._length = here + max(end - start, 0)
+        self._starts = [span[0] for span in self._spans]
 
     def readable(self) -> bool:
         """Yes."""
@@ -535,15 +559,16 @@ class WithoutTexts(io.RawIOBase):
     def readinto(self, buffer: object) -> int:
         """As of any file."""
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        for here, place, length in self._spans:
-            if here <= self._at < here + length:
-                skip = self._at - here
-                self._stream.seek(place + skip)
-                data = self._stream.read(min(len(view), length - skip))
-                view[: len(data)] = data
-                self._at += len(data)
-                return len(data)
-        return 0
+        index = bisect.bisect_right(self._starts, self._at) - 1
+        here, place, length = self._spans[index]
+        skip = self._at - here
+        if skip >= length:
+            return 0
+        self._stream.seek(place + skip)
+        data = self._stream.read(min(len(view), length - skip))
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def without_texts(stream: BinaryIO) -> BinaryIO:
@@ -636,11 +661,28 @@ def _magic_trailer(stream: BinaryIO) -> bytes:
 
 
 def _bmp(stream: BinaryIO) -> FileBlocks:
-    head = stream.read(54)
+    head = stream.read(138)
     if len(head) < 54 or struct.unpack_from("<I", head, 14)[0] < 40:
         return FileBlocks()
     x, y = struct.unpack_from("<ii", head, 38)
-    return FileBlocks(density=density_of_metres(x, y) if x > 0 and y > 0 else None)
+    icc = b""
+    if len(head) == 138 and head[14] == 124 and head[70:74] == b"DEBM":  # embedded, reversed
+        place, length = struct.unpack_from("<II", head, 126)
+        stream.seek(14 + place)
+        icc = stream.read(min(length, LARGEST))
+    return FileBlocks(icc=icc, density=density_of_metres(x, y) if x > 0 and y > 0 else None)
+
+
+def _tga(stream: BinaryIO) -> FileBlocks:
+    head = stream.read(18)
+    return FileBlocks(comment=stream.read(head[0]).strip(b"\0 "))
+
+
+def _ppm(stream: BinaryIO) -> FileBlocks:
+    head = stream.read(1 << 16)
+    match = re.match(rb"P[1-7fF](?:\s+|#[^\n]*\n)*", head)
+    comments = re.findall(rb"#\s?([^\n]*)\n", match.group()) if match else []
+    return FileBlocks(comment=b"\n".join(comments))
 
 
 def _psd(stream: BinaryIO) -> FileBlocks:
@@ -777,6 +819,23 @@ def _heif_color(found: FileBlocks, item: boxes.Item) -> FileBlocks:
     return replace(found, color=None) if found.icc else found
 
 
+def heif_orientation(stream: BinaryIO) -> int:
+    """How an AVIF or HEIF file asks to be turned, as an EXIF orientation."""
+    try:
+        items = boxes.Items(stream)
+    except boxes.DamagedError:
+        return 1
+    corners = np.arange(4).reshape(2, 2)
+    primary = items.items.get(items.primary)
+    for kind, data in primary.properties if primary else ():
+        if kind == b"irot" and data:
+            corners = np.rot90(corners, data[0] & 3)
+        elif kind == b"imir" and data:
+            corners = corners[:, ::-1] if data[0] & 1 else corners[::-1]
+    turns = ("0123", "1032", "3210", "2301", "0213", "2031", "3120", "1302")
+    return turns.index("".join(map(str, corners.ravel()))) + 1
+
+
 def _heif_parts(items: boxes.Items) -> Iterator[str]:
     for item in items.items.values():
         kinds = dict(item.properties)
@@ -785,15 +844,14 @@ def _heif_parts(items: boxes.Items) -> Iterator[str]:
             yield "gain map"
         elif b"depth" in name or b"disparity" in name:
             yield "depth map"
-    hidden = {one for kind, one, _ in items.references if kind in (b"thmb", b"auxl")}
-    tiles = {
-        one for kind, _, others in items.references if kind in (b"dimg", b"tbas") for one in others
-    }
+    known = {one for kind, one, _ in items.references if kind in (b"thmb", b"auxl")}
+    known.add(items.primary)
+    for kind, _, others in items.references:
+        if kind in (b"dimg", b"tbas"):
+            known.update(others)
     images = {b"av01", b"hvc1", b"grid", b"iovl", b"iden", b"jpeg", b"unci"}
     more = [
-        item
-        for item in items.items.values()
-        if item.kind in images and item.number not in hidden | tiles | {items.primary}
+        item for item in items.items.values() if item.kind in images and item.number not in known
     ]
     if more:
         yield "second view" if len(more) == 1 else f"{len(more)} other images"
@@ -867,13 +925,10 @@ def _tiff(stream: BinaryIO) -> FileBlocks:
     stated, resolution = _tiff_density(structure, main)
     raw = {tag: structure.value(entry) for tag, entry in main.entries.items() if tag in TIFF_BLOCKS}
     others = [STALE_TAGS[tag] for tag in main.entries if tag in STALE_TAGS and tag != 34377]
-    unknown = [
-        exif.tag_name(tag)
-        for tag in (*main.entries, *main.unreadable)
-        if tag not in STRUCTURE | ALLOWED | GEOGRAPHY | set(STALE_TAGS)
-    ]
+    known = STRUCTURE | ALLOWED | GEOGRAPHY | set(STALE_TAGS)
+    unknown = [tag for tag in (*main.entries, *main.unreadable) if tag not in known]
     if unknown:
-        others.append("TIFF tags of other programs (" + ", ".join(dict.fromkeys(unknown)) + ")")
+        others.append(f"TIFF tags of other programs ({exif.tag_names(unknown)})")
     iptc = raw.get(33723, b"")
     entry = main.entries.get(33723)
     if entry and entry.kind == exif.LONG and iptc[:1] != b"\x1c" and iptc[3:4] == b"\x1c":
@@ -891,7 +946,7 @@ def _tiff(stream: BinaryIO) -> FileBlocks:
             (tag, value) for tag, value in sorted(ground.items()) if isinstance(value, tuple)
         ),
         others=tuple(dict.fromkeys(others)),
-        damaged=tuple(exif.tag_name(tag) for tag in dict.fromkeys((*lost, *lost_ground))),
+        damaged=(exif.tag_names((*lost, *lost_ground)),) if lost or lost_ground else (),
     )
 
 
@@ -924,6 +979,8 @@ READERS = {
     "WEBP": _webp,
     "GIF": _gif,
     "BMP": _bmp,
+    "TGA": _tga,
+    "PPM": _ppm,
     "PSD": _psd,
     "JPEG2000": _jp2,
     "AVIF": _heif,

@@ -207,7 +207,10 @@ class Items:
             take(2)
             start = take(base)
             extents = []
-            for _ in range(take(2)):
+            count = take(2)
+            if not offset + length:  # the file whole, and that once
+                count = min(count, 1)
+            for _ in range(count):
                 if version and index:
                     take(index)
                 place, size = start + take(offset), take(length)

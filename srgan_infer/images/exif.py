@@ -13,9 +13,9 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import BinaryIO
 
@@ -48,6 +48,7 @@ POINTERS = {EXIF: (MAIN, 34665), GPS: (MAIN, 34853), INTEROP: (EXIF, 40965)}
 POINTER_TAGS = {tag: name for name, (_, tag) in POINTERS.items()}
 # Values of more bytes are damage, or something that is no metadata.
 LARGEST_VALUE = 1 << 26
+MOST_ENTRIES = 8192
 
 # (type, count, bytes), or a directory of its own.
 Value = tuple[int, int, bytes]
@@ -120,8 +121,11 @@ class Structure:
     """
 
     def __init__(self, data: bytes | bytearray | BinaryIO) -> None:
-        self._file = io.BytesIO(data) if isinstance(data, (bytes, bytearray)) else data
-        self.length = self._file.seek(0, io.SEEK_END)
+        self._data = data
+        if isinstance(data, (bytes, bytearray)):
+            self.length = len(data)
+        else:
+            self.length = data.seek(0, io.SEEK_END)
         head = self.read(0, 16).ljust(16, b"\0")
         self.order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
         if not self.order:
@@ -135,10 +139,12 @@ class Structure:
 
     def read(self, place: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``place`` on."""
+        if isinstance(self._data, (bytes, bytearray)):
+            return bytes(self._data[place : place + length])
         if place > self.length:
             return b""
-        self._file.seek(place)
-        return self._file.read(length)
+        self._data.seek(place)
+        return self._data.read(length)
 
     def value(self, entry: Entry) -> bytes:
         """The bytes of an entry's values, in the order of the structure."""
@@ -166,7 +172,7 @@ class Structure:
             raise DamagedError("a directory lies outside of it.")
         (count,) = struct.unpack(self.order + head, raw)
         link = start + size * count
-        if link > self.length:
+        if link > self.length or count > MOST_ENTRIES:
             raise DamagedError("a directory lies outside of it.")
         table = self.read(start, size * count)
         entries: dict[int, Entry] = {}
@@ -234,6 +240,13 @@ class Structure:
             return self.directory(values[0])
         except DamagedError:
             return None
+
+
+def tag_names(tags: Iterable[int], most: int = 12) -> str:
+    """What people call several tags; only the first of many."""
+    names = list(dict.fromkeys(map(tag_name, tags)))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def tag_name(tag: int) -> str:
@@ -358,7 +371,7 @@ def encode_directory(tree: Tree, place: int, big: bool = False, order: str = "<"
         Its values are in byte order ``order``.
     """
     room, head, entry, tail = (8, "Q", "HHQ", "Q") if big else (4, "H", "HHI", "I")
-    table = struct.pack(order + head, len(tree))
+    table = bytearray(struct.pack(order + head, len(tree)))
     width = struct.calcsize("<" + entry) + room
     start = place + len(table) + width * len(tree) + room
     values = bytearray()
@@ -374,7 +387,7 @@ def encode_directory(tree: Tree, place: int, big: bool = False, order: str = "<"
                 data = struct.pack(order + tail, here)
         values += bytes(len(values) % 2)
         table += struct.pack(order + entry, tag, kind, count) + data.ljust(room, b"\0")
-    return table + bytes(room) + bytes(values)
+    return bytes(table) + bytes(room) + bytes(values)
 
 
 def encode_block(tree: Tree, order: str = "<") -> bytes:
@@ -450,27 +463,30 @@ class Block:
         if packed is None:
             return False
         struct.pack_into(self.order + "H", self._data, entry.slot + 2, kind)
+        if len(packed) <= 4:
+            entry = replace(entry, kind=kind, place=entry.slot + 8, length=len(packed))
         self._data[entry.place : entry.place + len(packed)] = packed
-        self._read()
+        self.directories[name].entries[tag] = entry
         return True
 
-    def remove(self, name: str, tag: int) -> None:
-        """Take an entry out of its directory, and blank its value."""
+    def remove(self, name: str, *tags: int) -> None:
+        """Take entries out of their directory, and blank their values."""
         directory = self.directories[name]
-        slots = [slot for slot in range(directory.place + 2, directory.link, 12)]
-        code = self.order + "H"
-        gone = [at for at in slots if struct.unpack_from(code, self._data, at)[0] == tag]
-        entry = directory.entries.get(tag)
-        for slot in reversed(gone):
-            # The entries behind it move up, and so does the place of the next directory.
-            end = directory.link + 4
-            self._data[slot:end] = self._data[slot + 12 : end] + bytes(12)
-            (count,) = struct.unpack_from(code, self._data, directory.place)
-            struct.pack_into(code, self._data, directory.place, count - 1)
-            self._read()
-            directory = self.directories[name]
-        if entry is not None and entry.place != entry.slot + 8:
-            self._blank([(entry.place, entry.place + entry.length)])
+        entries = [directory.entries[tag] for tag in tags if tag in directory.entries]
+        start, code = directory.place + 2, self.order + "H"
+        table = bytes(self._data[start : directory.link + 4])
+        slots = [table[at : at + 12] for at in range(0, len(table) - 4, 12)]
+        kept = [slot for slot in slots if struct.unpack_from(code, slot)[0] not in tags]
+        # The entries behind it move up, and so does the place of the next directory.
+        shorter = b"".join(kept) + table[-4:]
+        self._data[start : directory.link + 4] = shorter.ljust(len(table), b"\0")
+        struct.pack_into(code, self._data, directory.place, len(kept))
+        self._read()
+        self._blank(
+            (entry.place, entry.place + entry.length)
+            for entry in entries
+            if entry.place != entry.slot + 8
+        )
 
     def drop_thumbnail(self) -> None:
         """Unlink the thumbnail's directory, and blank it and the thumbnail."""
@@ -510,8 +526,7 @@ class Block:
             free[max(start, 0) : max(end, 0)] = True
         for start, end in self._used():
             free[start:end] = False
-        for place in np.flatnonzero(free):
-            self._data[place] = 0
+        np.frombuffer(self._data, np.uint8)[free] = 0
 
     def _cut(self, pictures: Iterable[tuple[int, int]]) -> None:
         """Shorten the block by thumbnails that were its end."""
@@ -534,20 +549,20 @@ def shortened(data: bytes, limit: int) -> tuple[bytes, tuple[int, ...]]:
     structure = Structure(data)
     tree, lost = read_tree(structure, structure.order)
     gone = list(lost)
-    while len(block := encode_block(tree, structure.order)) > limit:
-        gone.append(_drop_largest(tree))
-    return block, tuple(gone)
+    length = len(encode_block(tree, structure.order))
+    for size, inner, tag in sorted(_sizes(tree), key=lambda one: -one[0]):
+        if length <= limit:
+            break
+        del inner[tag]
+        gone.append(tag)
+        length -= size
+    return encode_block(tree, structure.order), tuple(gone)
 
 
-def _drop_largest(tree: Tree) -> int:
-    def size(value: Value | Tree) -> int:
+def _sizes(tree: Tree) -> Iterator[tuple[int, Tree, int]]:
+    """Bytes that each value takes at least, with the directory that it is in and its tag."""
+    for tag, value in tree.items():
         if isinstance(value, dict):
-            return max(map(size, value.values()), default=0)
-        return len(value[2])
-
-    tag = max(tree, key=lambda one: size(tree[one]))
-    inner = tree[tag]
-    if isinstance(inner, dict) and inner:
-        return _drop_largest(inner)
-    del tree[tag]
-    return tag
+            yield from _sizes(value)
+        else:
+            yield 12 + (len(value[2]) if len(value[2]) > 4 else 0), tree, tag

@@ -204,8 +204,11 @@ def _fit_exif(name: str, keeping: Keeping, metadata: Metadata) -> tuple[Metadata
     if len(metadata.exif) <= keeping.exif:
         return metadata, ""
     block, gone = exif.shortened(metadata.exif, keeping.exif)
-    names = ", ".join(dict.fromkeys(exif.tag_name(tag) for tag in gone))
-    what = f", so it is laid out anew without {names}" if names else ", so it is laid out anew"
+    what = (
+        f", so it is laid out anew without {exif.tag_names(gone)}"
+        if gone
+        else ", so it is laid out anew"
+    )
     sentence = f"{name} holds at most {keeping.exif} bytes of EXIF{what}."
     return replace(metadata, exif=block), sentence
 
@@ -216,7 +219,7 @@ def _fit_tiff(name: str, keeping: Keeping, metadata: Metadata) -> tuple[Metadata
     tree, lost = embed.tiff_tree(metadata)
     sentences = []
     if lost:
-        names = ", ".join(dict.fromkeys(exif.tag_name(tag) for tag in lost))
+        names = exif.tag_names(lost)
         sentences.append(f"EXIF entries that have no place in TIFF are left out: {names}.")
     details = tree.get(34665)
     if isinstance(details, dict) and len(details.get(exif.MAKER_NOTE, (0, 0, b""))[2]) > 4:

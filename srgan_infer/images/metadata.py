@@ -209,9 +209,9 @@ def read_metadata(
     stream
         The file; can seek.
     size
-        (W, H) as stored.
+        (W, H) as stored; upright of a HEIF file.
     orientation
-        That is undone when the pixels are read, 1 to 8.
+        That is undone when the pixels are read, 1 to 8; found here for a HEIF file.
     channels
         1 or 3 colour channels of what the pixels become; a profile for another
         colour space is dropped.
@@ -221,6 +221,9 @@ def read_metadata(
         The profile, where only a decoder finds it.
     """
     found = blocks.read_blocks(name, stream)
+    if name == "HEIF":  # turned by its decoder
+        orientation = blocks.heif_orientation(stream)
+        size = size[::-1] if orientation > 4 else size
     stale: list[str] = []
     damaged = [*found.damaged]
     width, height = size
@@ -401,10 +404,10 @@ def _upright_exif(
         parent = next(parent for parent, one in exif.POINTERS.values() if one == tag)
         block.remove(parent, tag)
         damaged.append(exif.tag_name(tag))
-    for tag, what in EXIF_STALE.items():
-        if tag in block.tags(exif.MAIN):
-            block.remove(exif.MAIN, tag)
-            stale.append(what)
+    gone = [tag for tag in block.tags(exif.MAIN) if tag in EXIF_STALE]
+    if gone:
+        block.remove(exif.MAIN, *gone)
+        stale += [EXIF_STALE[tag] for tag in gone]
     turned = orientation and ORIENTATION in block.tags(exif.MAIN)
     if turned and not block.put(exif.MAIN, ORIENTATION, [1]):
         block.remove(exif.MAIN, ORIENTATION)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from xml.sax.saxutils import quoteattr
 
 Turn = Callable[[float, float], tuple[float, float]]
+# What stands for each namespace in one packet: a pattern of prefixes.
+Spaces = dict[str, bytes]
 
 TIFF = "http://ns.adobe.com/tiff/1.0/"
 EXIF = "http://ns.adobe.com/exif/1.0/"
@@ -83,6 +85,11 @@ STALE: tuple[tuple[str, str, tuple[str, ...] | None, str], ...] = (
     (XMP, "xmp", ("Thumbnails",), "thumbnails in XMP"),
 )
 
+QUOTED = rb"(?:\"[^\"]*\"|'[^']*')"
+
+# More than this is made to be slow: prefixes of one namespace, elements inside each other.
+MOST_PREFIXES, DEEPEST = 8, 100
+
 # In a JPEG file: what one segment holds behind the name of its kind.
 SEGMENT_LIMIT = 65502
 EXTENSION_LIMIT = 65400
@@ -102,17 +109,14 @@ def utf8(packet: bytes) -> bytes:
         if packet.startswith(mark):
             text = packet.decode(encoding, "replace").lstrip("\ufeff")
             text = re.sub(r"(<\?xml[^>]*encoding=[\"'])[^\"']*", r"\g<1>UTF-8", text)
-            return text.replace('begin="\ufeff"', 'begin="\ufeff"').encode()
+            return text.encode()
     return packet.removeprefix(b"\xef\xbb\xbf").rstrip(b"\0")
 
 
 def orientation(packet: bytes) -> int:
     """The orientation that the packet states, 1 to 8; 1 if it states none."""
-    for match in _finditer(packet, TIFF, "Orientation"):
-        value = match["value"].strip()
-        if value in (b"2", b"3", b"4", b"5", b"6", b"7", b"8"):
-            return int(value)
-    return 1
+    value = _first(packet, _spaces(packet), TIFF, "Orientation")
+    return int(value) if value in (b"2", b"3", b"4", b"5", b"6", b"7", b"8") else 1
 
 
 def upright(packet: bytes, orientation: int, size: tuple[int, int], turn: Turn) -> bytes:
@@ -127,7 +131,8 @@ def upright(packet: bytes, orientation: int, size: tuple[int, int], turn: Turn) 
     turn
         From a pixel's place before to its place after.
     """
-    packet = _replaced(packet, TIFF, "Orientation", lambda value: b"1")
+    spaces = _spaces(packet)
+    packet = _replaced(packet, spaces, TIFF, "Orientation", _always(b"1"))
     if orientation == 1:
         return packet
     quarter = orientation > 4
@@ -136,8 +141,8 @@ def upright(packet: bytes, orientation: int, size: tuple[int, int], turn: Turn) 
         return turned_subject(values, turn, quarter)
 
     for name in ("SubjectLocation", "SubjectArea"):
-        packet = _with_list(packet, EXIF, name, turned_list)
-    return _regions_upright(packet, orientation, size)
+        packet = _with_list(packet, spaces, EXIF, name, turned_list)
+    return _regions_upright(packet, spaces, orientation, size)
 
 
 def turned_subject(values: list[float], turn: Turn, quarter: bool) -> list[float]:
@@ -151,7 +156,8 @@ def turned_subject(values: list[float], turn: Turn, quarter: bool) -> list[float
 def scaled_subject(values: list[float], x: float, y: float) -> list[float]:
     """A subject's place, scaled by ``x`` and ``y``; its diameter by their mean."""
     factors = (x, y, (x + y) / 2) if len(values) == 3 else (x, y, x, y)
-    return [value * factor for value, factor in zip(values, factors, strict=False)]
+    scaled = [value * factor for value, factor in zip(values, factors, strict=False)]
+    return scaled + values[4:]
 
 
 def resized(packet: bytes, old: tuple[int, int], new: tuple[int, int]) -> bytes:
@@ -162,39 +168,40 @@ def resized(packet: bytes, old: tuple[int, int], new: tuple[int, int]) -> bytes:
     old, new
         (W, H).
     """
+    spaces = _spaces(packet)
     x, y = new[0] / old[0], new[1] / old[1]
     for names, length, factor in ((ALONG_X, new[0], x), (ALONG_Y, new[1], y)):
         for space, keys in names.items():
+            change = _times(factor) if space == PANORAMA else _always(b"%d" % length)
             for key in keys:
-                if space == PANORAMA:
-                    packet = _replaced(packet, space, key, _times(factor))
-                else:
-                    packet = _replaced(packet, space, key, _always(b"%d" % length))
+                packet = _replaced(packet, spaces, space, key, change)
+
+    def scaled_list(values: list[float]) -> list[float]:
+        return scaled_subject(values, x, y)
+
     for name in ("SubjectLocation", "SubjectArea"):
-        packet = _with_list(packet, EXIF, name, lambda values: scaled_subject(values, x, y))
-    packet = _replaced(packet, EXIF, "FocalPlaneXResolution", _times(x))
-    packet = _replaced(packet, EXIF, "FocalPlaneYResolution", _times(y))
-    packet = _regions_resized(packet, x, y)
-    return packet
+        packet = _with_list(packet, spaces, EXIF, name, scaled_list)
+    packet = _replaced(packet, spaces, EXIF, "FocalPlaneXResolution", _times(x))
+    packet = _replaced(packet, spaces, EXIF, "FocalPlaneYResolution", _times(y))
+    return _regions_resized(packet, spaces, x, y)
 
 
 def without_stale(packet: bytes) -> tuple[bytes, tuple[str, ...]]:
     """Take out what describes the old file, and say what that was."""
+    spaces = _spaces(packet)
     gone = []
     for space, prefix, keys, what in STALE:
-        names = b"|".join(_prefixes(packet, space, prefix))
+        names = spaces.get(space, re.escape(prefix.encode()))
+        if not any(name.replace(b"\\", b"") + b":" in packet for name in names.split(b"|")):
+            continue
         inner = b"|".join(key.encode() for key in keys) if keys else rb"[\w.-]+"
-        shorter = packet
-        # An element closes before an equal one opens inside it: none of these nest.
         full = rb"(?:%s):(?:%s)" % (names, inner)
-        shorter = re.sub(
-            rb"\s*<(" + full + rb")(?:\s[^<>]*)?(?:/>|(?<!/)>.*?</\1\s*>)", b"", shorter, flags=re.S
-        )
-        shorter = re.sub(rb"\s+" + full + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", shorter)
+        shorter = _put(packet, full, lambda element: b"")
+        shorter = re.sub(rb"(?<=\s)" + full + rb"\s*=\s*" + QUOTED, b"", shorter)
         if shorter == packet:
             continue
         if keys is None:
-            shorter = re.sub(rb"\s+xmlns:(?:%s)\s*=\s*(?:\"[^\"]*\"|'[^']*')" % names, b"", shorter)
+            shorter = re.sub(rb"(?<=\s)xmlns:(?:%s)\s*=\s*" % names + QUOTED, b"", shorter)
         packet = shorter
         gone.append(what)
     return packet, tuple(dict.fromkeys(gone))
@@ -219,29 +226,15 @@ def noted(packet: bytes, action: str, agent: str, parameters: str, when: str) ->
             b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="' + RDF.encode() + b'">'
             b'</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
         )
-    rdf = b"|".join(_prefixes(packet, RDF, "rdf"))
-    media = b"|".join(_prefixes(packet, MEDIA, "xmpMM"))
-    history = re.search(rb"<((?:%s):History)\b[^<>]*>.*?</\1\s*>" % media, packet, re.S)
-    if history:
-        inside = history.group()
-        end = re.search(rb"<((?:%s):Seq)\b[^<>]*?/>" % rdf, inside)
-        if end:
-            name = end.group(1)
-            longer = inside[: end.start()] + b"<" + name + b">" + entry + b"</" + name + b">"
-            longer += inside[end.end() :]
-        else:
-            closing = list(re.finditer(rb"</(?:%s):Seq\s*>" % rdf, inside))
-            if not closing:
-                return None
-            at = closing[-1].start()
-            longer = inside[:at] + entry + inside[at:]
-        return packet[: history.start()] + longer + packet[history.end() :]
-    block = b'<rdf:Description xmlns:rdf="%s" rdf:about="" xmlns:xmpMM="%s">' % (
-        RDF.encode(),
-        MEDIA.encode(),
-    )
-    block += b"<xmpMM:History><rdf:Seq>" + entry + b"</rdf:Seq></xmpMM:History></rdf:Description>"
-    return _before_end(packet, block)
+    spaces = _spaces(packet)
+    history = next(_elements(packet, rb"(?:%s):History" % spaces[MEDIA]), None)
+    if history is None:
+        block = f'<rdf:Description xmlns:rdf="{RDF}" rdf:about="" xmlns:xmpMM="{MEDIA}">'.encode()
+        block += b"<xmpMM:History><rdf:Seq>" + entry + b"</rdf:Seq></xmpMM:History>"
+        return _before_end(packet, spaces, block + b"</rdf:Description>")
+    start, end = history
+    longer = _before_close(packet[start:end], rb"(?:%s):Seq" % spaces[RDF], entry)
+    return None if longer is None else packet[:start] + longer + packet[end:]
 
 
 def merged(packet: bytes, extension: bytes) -> bytes | None:
@@ -254,30 +247,28 @@ def merged(packet: bytes, extension: bytes) -> bytes | None:
     extension
         The joined extension.
     """
-    rdf = b"|".join(_prefixes(extension, RDF, "rdf"))
-    body = re.search(rb"<(?:%s):RDF\b([^<>]*)>(.*)</(?:%s):RDF\s*>" % (rdf, rdf), extension, re.S)
-    if not body:
+    name = rb"(?:%s):RDF" % _spaces(extension)[RDF]
+    opening = re.search(rb"<" + name + rb"\b([^<>]*)(?<!/)>", extension)
+    closings = list(re.finditer(rb"</" + name + rb"\s*>", extension))
+    if not opening or not closings or closings[-1].start() < opening.end():
         return None
-    packet = _without(packet, NOTE, "HasExtendedXMP")
-    spaces = re.findall(rb"\sxmlns:[\w.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*')", body[1])
-    around = re.search(rb"<\w+:xmpmeta\b([^<>]*)>", extension)
-    if around:
-        spaces += re.findall(rb"\sxmlns:[\w.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*')", around[1])
-    own = b"|".join(_prefixes(packet, RDF, "rdf"))
-    start = re.search(rb"<(?:%s):RDF\b[^<>]*(?<!/)>" % own, packet)
+    body = extension[opening.end() : closings[-1].start()].strip()
+    packet = _without(packet, _spaces(packet), NOTE, "HasExtendedXMP")
+    spaces = _spaces(packet)
+    start = re.search(rb"<(?:%s):RDF\b[^<>]*(?<!/)>" % spaces[RDF], packet)
     if not start:
         return None
-    names = re.findall(rb"xmlns:[^\s<>]+", start.group())
-    known = {space.split(b"=")[0].strip() for space in names}
     # Descriptions bring their own names along, but those of the elements around them are lost.
-    added = b"".join(space for space in spaces if space.split(b"=")[0].strip() not in known)
+    known = set(re.findall(rb"(?<=\s)xmlns:[\w.-]+", start.group()))
+    added = [one for one in _declared_outside(extension) if one.split(b"=")[0].strip() not in known]
     at = start.end() - 1
-    return _before_end(packet[:at] + added + packet[at:], body[2].strip())
+    return _before_end(packet[:at] + b"".join(added) + packet[at:], spaces, body)
 
 
 def compact(packet: bytes) -> bytes:
     """The same without the spaces that leave room for editing in place."""
-    return re.sub(rb"\s{32,}(?=<\?xpacket end)", b"\n", packet)
+    end = packet.rfind(b"<?xpacket end")
+    return packet if end < 0 else packet[:end].rstrip() + b"\n" + packet[end:]
 
 
 def split(packet: bytes) -> tuple[bytes, bytes, bytes] | None:
@@ -292,69 +283,97 @@ def split(packet: bytes) -> tuple[bytes, bytes, bytes] | None:
         packet cannot be understood.
     """
     packet = compact(packet)
-    found = list(_properties(packet))
-    rdf = _prefixes(packet, RDF, "rdf")[0]
-    pointer = b'<%s:Description %s:about="" xmlns:xmpNote="%s" xmpNote:HasExtendedXMP="%s"/>' % (
-        rdf, rdf, NOTE.encode(), b"0" * 32,
-    )  # fmt: skip
+    spaces = _spaces(packet)
+    pointer = (
+        f'<rdf:Description xmlns:rdf="{RDF}" rdf:about="" xmlns:xmpNote="{NOTE}" '
+        f'xmpNote:HasExtendedXMP="{"0" * 32}"/>'
+    ).encode()
     length = len(packet) + len(pointer)
     moved: list[tuple[int, int, bytes]] = []
-    for start, end, description in sorted(found, key=lambda one: one[0] - one[1]):
+    for one in sorted(_properties(packet, spaces), key=lambda one: one[0] - one[1]):
         if length <= SEGMENT_LIMIT:
             break
-        moved.append((start, end, description))
-        length -= end - start
+        moved.append(one)
+        length -= one[1] - one[0]
     if length > SEGMENT_LIMIT or not moved:
         return None
     moved.sort()
-    spaces = b"".join(dict.fromkeys(_declared_outside(packet)))
-    close = b"</%s:Description>" % rdf
-    body = b"".join(head + packet[start:end] + close for start, end, head in moved)
-    extension = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><%s:RDF%s>%s</%s:RDF></x:xmpmeta>' % (
-        rdf, spaces, body, rdf,
-    )  # fmt: skip
+    body = b"".join(
+        start_tag + packet[start:end] + end_tag(start_tag) for start, end, start_tag in moved
+    )
+    extension = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="%s"%s>%s</rdf:RDF></x:xmpmeta>'
+        % (
+            RDF.encode(),
+            b"".join(
+                one
+                for one in _declared_outside(packet)
+                if not one.strip().startswith(b"xmlns:rdf=")
+            ),
+            body,
+        )
+    )
     digest = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper().encode()
-    for start, end, _ in reversed(moved):
-        packet = packet[:start] + packet[end:]
-    main = _before_end(packet, pointer.replace(b"0" * 32, digest))
+    pieces, at = [], 0
+    for start, end, _ in moved:
+        pieces.append(packet[at:start])
+        at = end
+    main = _before_end(b"".join([*pieces, packet[at:]]), spaces, pointer.replace(b"0" * 32, digest))
     return None if main is None else (main, digest, extension)
+
+
+def end_tag(start_tag: bytes) -> bytes:
+    """The tag that closes an element."""
+    return b"</" + re.split(rb"[\s>]", start_tag[1:], maxsplit=1)[0] + b">"
 
 
 def extended_digest(packet: bytes) -> bytes:
     """The digest of the extension that a packet points to; empty if there is none."""
-    for match in _finditer(packet, NOTE, "HasExtendedXMP"):
-        return bytes(match["value"].strip())
-    return b""
+    return _first(packet, _spaces(packet), NOTE, "HasExtendedXMP")
 
 
-def _properties(packet: bytes) -> Iterator[tuple[int, int, bytes]]:
+def _properties(packet: bytes, spaces: Spaces) -> Iterator[tuple[int, int, bytes]]:
     """Elements right inside of descriptions: start, end and a start tag for their description."""
-    rdf = {prefix + b":Description" for prefix in _prefixes(packet, RDF, "rdf")}
-    path: list[tuple[bytes, int, bytes]] = []
-    for tag in re.finditer(rb"<!--.*?-->|<\?.*?\?>|<(/?)([\w:.-]+)([^<>]*?)(/?)>", packet, re.S):
-        name = tag[2]
-        if name is None:
-            continue
-        if tag[1]:
-            if not path or path[-1][0] != name:
+    description = re.compile(rb"(?:%s):Description" % spaces[RDF])
+    path: list[tuple[bytes, int, int]] = []
+    for start, end in _tags(packet):
+        if packet[start + 1 : start + 2] == b"/":
+            if not path or path[-1][0] != packet[start + 2 : end - 1].strip():
                 return
             _, start, _ = path.pop()
-        elif tag[4]:
-            start = tag.start()
-        else:
-            path.append((name, tag.start(), tag.group()))
+        elif packet[end - 2 : end - 1] != b"/":
+            name = re.split(rb"[\s>]", packet[start + 1 : end], maxsplit=1)[0]
+            path.append((name, start, end))
+            if len(path) > DEEPEST:
+                return
             continue
-        if len(path) >= 2 and path[-1][0] in rdf and path[-2][0].endswith(b":RDF"):
-            yield start, tag.end(), _bare(path[-1][2])
+        if len(path) < 2 or not path[-2][0].endswith(b":RDF"):
+            continue
+        if description.fullmatch(path[-1][0]):
+            yield start, end, _bare(packet[path[-1][1] : path[-1][2]])
+
+
+def _tags(packet: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of each tag that is neither a comment nor an instruction."""
+    at = 0
+    while (start := packet.find(b"<", at)) >= 0:
+        closing = b">"
+        for opening, other in ((b"<!--", b"-->"), (b"<![CDATA[", b"]]>"), (b"<?", b"?>")):
+            if packet.startswith(opening, start):
+                closing = other
+        end = packet.find(closing, start)
+        if end < 0:
+            return
+        at = end + len(closing)
+        if closing == b">":
+            yield start, at
 
 
 def _bare(start_tag: bytes) -> bytes:
     """A description's start tag without the properties that are its attributes."""
-    spaces = b"".join(re.findall(rb"\s+xmlns:[\w.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*')", start_tag))
-    about = re.search(rb"\s+[\w.-]+:about\s*=\s*(?:\"[^\"]*\"|'[^']*')", start_tag)
-    name = re.match(rb"<[\w:.-]+", start_tag)
-    assert name is not None
-    return name.group() + (about.group() if about else b"") + spaces + b">"
+    name = re.split(rb"[\s>]", start_tag[1:], maxsplit=1)[0]
+    kept = re.findall(rb"\s(?:xmlns:[\w.-]+|[\w.-]+:about)\s*=\s*" + QUOTED, start_tag)
+    return b"<" + name + b"".join(kept) + b">"
 
 
 def _declared_outside(packet: bytes) -> list[bytes]:
@@ -362,62 +381,109 @@ def _declared_outside(packet: bytes) -> list[bytes]:
     return [
         space
         for head in re.findall(rb"<[\w.-]+:(?:xmpmeta|RDF)\b([^<>]*)>", packet)
-        for space in re.findall(rb"\s+xmlns:[\w.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*')", head)
+        for space in re.findall(rb"\sxmlns:[\w.-]+\s*=\s*" + QUOTED, head)
         if not space.strip().startswith(b"xmlns:x=")
     ]
 
 
-def _before_end(packet: bytes, block: bytes) -> bytes | None:
+def _before_end(packet: bytes, spaces: Spaces, block: bytes) -> bytes | None:
     """Put a description behind the others."""
-    rdf = b"|".join(_prefixes(packet, RDF, "rdf"))
-    ends = list(re.finditer(rb"</(?:%s):RDF\s*>" % rdf, packet))
+    return _before_close(packet, rb"(?:%s):RDF" % spaces[RDF], block)
+
+
+def _before_close(packet: bytes, name: bytes, block: bytes) -> bytes | None:
+    """Put something at the end of the last element of a name; None if there is none."""
+    ends = list(re.finditer(rb"</" + name + rb"\s*>", packet))
     if ends:
         return packet[: ends[-1].start()] + block + packet[ends[-1].start() :]
-    empty = re.search(rb"<((?:%s):RDF)\b([^<>]*)/>" % rdf, packet)
+    empty = re.search(rb"<(" + name + rb")\b([^<>]*)/>", packet)
     if not empty:
         return None
     whole = b"<" + empty[1] + empty[2] + b">" + block + b"</" + empty[1] + b">"
     return packet[: empty.start()] + whole + packet[empty.end() :]
 
 
-def _prefixes(packet: bytes, space: str, usual: str) -> list[bytes]:
-    """Prefixes that stand for a namespace in this packet; the usual one if none is declared."""
-    pattern = rb"xmlns:([\w.-]+)\s*=\s*[\"']" + re.escape(space.encode()) + rb"[\"']"
-    found = [re.escape(one) for one in re.findall(pattern, packet)]
-    return list(dict.fromkeys(found)) or [re.escape(usual.encode())]
+def _spaces(packet: bytes) -> Spaces:
+    """Prefixes by namespace, as this packet declares them; the usual ones for the others."""
+    found: dict[str, list[bytes]] = {}
+    for prefix, uri in re.findall(rb"xmlns:([\w.-]+)\s*=\s*[\"']([^\"'<>]*)[\"']", packet):
+        same = found.setdefault(uri.decode("latin-1"), [])
+        if prefix not in same and len(same) < MOST_PREFIXES:
+            same.append(prefix)
+    usual = {space: [prefix.encode()] for space, prefix in PREFIXES.items()}
+    return {
+        space: b"|".join(map(re.escape, prefixes)) for space, prefixes in (usual | found).items()
+    }
 
 
-def _pattern(packet: bytes, space: str, name: str) -> bytes:
-    names = b"|".join(_prefixes(packet, space, PREFIXES[space]))
-    key = rb"(?:%s):%s" % (names, re.escape(name.encode()))
+def _elements(packet: bytes, name: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of each element whose name matches a pattern; none of these nest."""
+    opened: re.Match[bytes] | None = None
+    for tag in re.finditer(rb"<(/?)(" + name + rb")(?=[\s/>])[^<>]*>", packet):
+        if opened is not None:
+            if tag[1] and tag[2] == opened[2]:
+                yield opened.start(), tag.end()
+                opened = None
+        elif not tag[1]:
+            if tag.group().endswith(b"/>"):
+                yield tag.span()
+            else:
+                opened = tag
+
+
+def _put(packet: bytes, name: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """Change each element whose name matches a pattern."""
+    pieces, at = [], 0
+    for start, end in _elements(packet, name):
+        pieces += [packet[at:start], change(packet[start:end])]
+        at = end
+    return b"".join([*pieces, packet[at:]]) if pieces else packet
+
+
+def _name(spaces: Spaces, space: str, name: str) -> bytes:
+    return rb"(?:%s):%s" % (spaces[space], re.escape(name.encode()))
+
+
+def _pattern(spaces: Spaces, space: str, name: str) -> bytes:
+    key = _name(spaces, space, name)
     return (
         rb"(?P<head><" + key + rb"(?:\s[^<>]*)?(?<!/)>|\s" + key + rb"\s*=\s*[\"'])"
         rb"(?P<value>[^<>\"']*)(?=[<\"'])"
     )
 
 
-def _finditer(packet: bytes, space: str, name: str) -> Iterator[re.Match[bytes]]:
-    return re.finditer(_pattern(packet, space, name), packet)
+def _first(piece: bytes, spaces: Spaces, space: str, name: str) -> bytes:
+    """The value of a simple property; empty if it is not there."""
+    if name.encode() not in piece:
+        return b""
+    match = re.search(_pattern(spaces, space, name), piece)
+    return match["value"].strip() if match else b""
 
 
 def _replaced(
-    packet: bytes, space: str, name: str, change: Callable[[bytes], bytes | None]
+    piece: bytes,
+    spaces: Spaces,
+    space: str,
+    name: str,
+    change: Callable[[bytes], bytes | None],
 ) -> bytes:
     """Change the value of a simple property, written as an element or an attribute."""
+    if name.encode() not in piece:
+        return piece
 
     def put(match: re.Match[bytes]) -> bytes:
         value = match["value"].strip()
         new = change(value) if value else None
         return match.group() if new is None else match["head"] + new
 
-    return re.sub(_pattern(packet, space, name), put, packet)
+    return re.sub(_pattern(spaces, space, name), put, piece)
 
 
-def _without(packet: bytes, space: str, name: str) -> bytes:
-    names = b"|".join(_prefixes(packet, space, PREFIXES[space]))
-    key = rb"(?:%s):%s" % (names, re.escape(name.encode()))
-    packet = re.sub(rb"\s*<(" + key + rb")(?:\s[^<>]*)?(?<!/)>[^<>]*</\1\s*>", b"", packet)
-    return re.sub(rb"\s+" + key + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", packet)
+def _without(packet: bytes, spaces: Spaces, space: str, name: str) -> bytes:
+    """Take a property out, written as an element or an attribute."""
+    key = _name(spaces, space, name)
+    packet = _put(packet, key, lambda element: b"")
+    return re.sub(rb"(?<=\s)" + key + rb"\s*=\s*" + QUOTED, b"", packet)
 
 
 def _always(new: bytes) -> Callable[[bytes], bytes | None]:
@@ -429,141 +495,107 @@ def _times(factor: float) -> Callable[[bytes], bytes | None]:
 
     def change(value: bytes) -> bytes | None:
         up, slash, down = value.partition(b"/")
-        try:
-            number = float(up) * factor
-        except ValueError:
-            return None
-        return _written(number, up) + slash + down
+        number = _number(up)
+        return None if number is None else _written(number * factor, up) + slash + down
 
     return change
 
 
+def _number(text: bytes) -> float | None:
+    """A number that is plainly written; None for any other text."""
+    return float(text) if re.fullmatch(rb"[-+]?\d{1,15}(?:\.\d{0,15})?", text) else None
+
+
 def _written(number: float, like: bytes) -> bytes:
-    whole = b"." not in like and b"e" not in like.lower()
-    return b"%d" % round(number) if whole else repr(number).encode()
+    return repr(number).encode() if b"." in like else b"%d" % round(number)
 
 
 def _with_list(
-    packet: bytes, space: str, name: str, change: Callable[[list[float]], list[float]]
+    packet: bytes,
+    spaces: Spaces,
+    space: str,
+    name: str,
+    change: Callable[[list[float]], list[float]],
 ) -> bytes:
     """Change the numbers of an ordered list."""
-    names = b"|".join(_prefixes(packet, space, PREFIXES[space]))
-    key = rb"(?:%s):%s" % (names, re.escape(name.encode()))
-    item = rb"(<[\w.-]+:li(?:\s[^<>]*)?>)\s*([-+.\d]+)\s*(?=<)"
+    if name.encode() not in packet:
+        return packet
+    item = rb"(<[\w.-]+:li(?:\s[^<>]*)?>)\s*([^\s<>]+)\s*(?=<)"
 
-    def put(match: re.Match[bytes]) -> bytes:
-        inside = match.group()
-        values = [float(value) for _, value in re.findall(item, inside)]
-        new = iter(change(values))
-        return re.sub(item, lambda one: one[1] + _written(next(new), one[2]), inside)
+    def put(element: bytes) -> bytes:
+        values = [_number(value) for _, value in re.findall(item, element)]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return element
+        new = iter(change(known))
+        return re.sub(item, lambda one: one[1] + _written(next(new), one[2]), element)
 
-    return re.sub(rb"<(" + key + rb")(?:\s[^<>]*)?(?<!/)>.*?</\1\s*>", put, packet, flags=re.S)
-
-
-def _spans(packet: bytes, space: str, name: str) -> bytes:
-    """A pattern for a structure: an element, with what is inside of it."""
-    names = b"|".join(_prefixes(packet, space, PREFIXES[space]))
-    key = rb"(?:%s):%s" % (names, re.escape(name.encode()))
-    return rb"<(" + key + rb")(?=[\s/>])(?:[^<>]*/>|[^<>]*>.*?</\1\s*>)"
+    return _put(packet, _name(spaces, space, name), put)
 
 
-def _changed(packet: bytes, space: str, name: str, change: Callable[[bytes], bytes]) -> bytes:
-    """Change each structure of a name; ``packet`` declares the prefixes."""
-    pattern = _spans(packet, space, name)
-    # A piece has no declarations of its own, so the packet's go in front while it is changed.
-    heads = b"".join(
-        b'xmlns:%s="%s" ' % (prefix.replace(b"\\", b""), space_.encode())
-        for space_ in PREFIXES
-        for prefix in _prefixes(packet, space_, PREFIXES[space_])
-    )
-    mark = b"\0" + heads + b"\0"
-    return re.sub(
-        pattern, lambda one: change(mark + one.group()).removeprefix(mark), packet, flags=re.S
-    )
+def _regions_resized(packet: bytes, spaces: Spaces, x: float, y: float) -> bytes:
+    def scaled(piece: bytes, space: str, keys: dict[str, float]) -> bytes:
+        for key, factor in keys.items():
+            piece = _replaced(piece, spaces, space, key, _times(factor))
+        return piece
 
-
-def _first(piece: bytes, space: str, name: str) -> bytes:
-    for match in _finditer(piece, space, name):
-        return bytes(match["value"].strip())
-    return b""
-
-
-def _regions_resized(packet: bytes, x: float, y: float) -> bytes:
     def dimensions(piece: bytes) -> bytes:
-        if _first(piece, DIMENSIONS, "unit") not in (b"", b"pixel"):
-            return piece
-        piece = _replaced(piece, DIMENSIONS, "w", _times(x))
-        return _replaced(piece, DIMENSIONS, "h", _times(y))
+        pixels = _first(piece, spaces, DIMENSIONS, "unit") in (b"", b"pixel")
+        return scaled(piece, DIMENSIONS, {"w": x, "h": y}) if pixels else piece
 
     def area(piece: bytes) -> bytes:
-        if _first(piece, AREA, "unit") != b"pixel":
-            return piece
-        for key, factor in (("x", x), ("y", y), ("w", x), ("h", y), ("d", (x + y) / 2)):
-            piece = _replaced(piece, AREA, key, _times(factor))
-        return piece
+        pixels = _first(piece, spaces, AREA, "unit") == b"pixel"
+        keys = {"x": x, "y": y, "w": x, "h": y, "d": (x + y) / 2}
+        return scaled(piece, AREA, keys) if pixels else piece
 
     def boundary(piece: bytes) -> bytes:
-        if _first(piece, IPTC, "rbUnit") != b"pixel":
-            return piece
-        for key, factor in (("rbX", x), ("rbY", y), ("rbW", x), ("rbH", y), ("rbRx", x)):
-            piece = _replaced(piece, IPTC, key, _times(factor))
-        return piece
+        pixels = _first(piece, spaces, IPTC, "rbUnit") == b"pixel"
+        keys = {"rbX": x, "rbY": y, "rbW": x, "rbH": y, "rbRx": x}
+        return scaled(piece, IPTC, keys) if pixels else piece
 
-    packet = _changed(packet, REGIONS, "AppliedToDimensions", dimensions)
-    packet = _changed(packet, REGIONS, "Area", area)
-    return _changed(packet, IPTC, "RegionBoundary", boundary)
+    packet = _put(packet, _name(spaces, REGIONS, "AppliedToDimensions"), dimensions)
+    packet = _put(packet, _name(spaces, REGIONS, "Area"), area)
+    return _put(packet, _name(spaces, IPTC, "RegionBoundary"), boundary)
 
 
-def _regions_upright(packet: bytes, orientation: int, size: tuple[int, int]) -> bytes:
+def _regions_upright(
+    packet: bytes, spaces: Spaces, orientation: int, size: tuple[int, int]
+) -> bytes:
     """Turn the regions, which the guidelines count in the picture as it was stored.
 
     Programs that count them in the upright picture show it by the dimensions they wrote.
     """
     quarter = orientation > 4
-    dimensions = _dimensions(packet)
-    if quarter and size[0] != size[1] and dimensions == (size[1], size[0]):
-        return packet
+    name = _name(spaces, REGIONS, "AppliedToDimensions")
+    for start, end in _elements(packet, name):
+        piece = packet[start:end]
+        stated = [_number(_first(piece, spaces, DIMENSIONS, key)) for key in ("w", "h")]
+        if quarter and size[0] != size[1] and stated == [size[1], size[0]]:
+            return packet
 
-    def put(piece: bytes, space: str, keys: tuple[str, str], values: tuple[bytes, bytes]) -> bytes:
-        for key, value in zip(keys, values, strict=True):
-            piece = _replaced(piece, space, key, _always(value))
+    def put(piece: bytes, space: str, values: dict[str, bytes]) -> bytes:
+        for key, value in values.items():
+            piece = _replaced(piece, spaces, space, key, _always(value))
         return piece
 
     def swapped(piece: bytes, space: str) -> bytes:
-        values = _first(piece, space, "h"), _first(piece, space, "w")
-        return put(piece, space, ("w", "h"), values) if quarter and all(values) else piece
+        width, height = (_first(piece, spaces, space, key) for key in ("w", "h"))
+        if quarter and width and height:
+            return put(piece, space, {"w": height, "h": width})
+        return piece
 
     def area(piece: bytes) -> bytes:
         piece = swapped(piece, AREA)
-        try:
-            x, y = float(_first(piece, AREA, "x")), float(_first(piece, AREA, "y"))
-        except ValueError:
+        x, y = (_number(_first(piece, spaces, AREA, key)) for key in ("x", "y"))
+        if x is None or y is None:
             return piece
-        pixels = _first(piece, AREA, "unit") == b"pixel"
+        pixels = _first(piece, spaces, AREA, "unit") == b"pixel"
         width, height = size if pixels else (1, 1)
         x, y = turned(x, y, width, height, orientation)
-        written = tuple((f"{value:.10g}").encode() for value in (x, y))
-        return put(piece, AREA, ("x", "y"), (written[0], written[1]))
+        return put(piece, AREA, {"x": f"{x:.10g}".encode(), "y": f"{y:.10g}".encode()})
 
-    packet = _changed(
-        packet, REGIONS, "AppliedToDimensions", lambda piece: swapped(piece, DIMENSIONS)
-    )
-    return _changed(packet, REGIONS, "Area", area)
-
-
-def _dimensions(packet: bytes) -> tuple[float, float] | None:
-    found: list[tuple[float, float]] = []
-
-    def look(piece: bytes) -> bytes:
-        try:
-            width, height = (float(_first(piece, DIMENSIONS, key)) for key in ("w", "h"))
-        except ValueError:
-            return piece
-        found.append((width, height))
-        return piece
-
-    _changed(packet, REGIONS, "AppliedToDimensions", look)
-    return found[0] if found else None
+    packet = _put(packet, name, lambda piece: swapped(piece, DIMENSIONS))
+    return _put(packet, _name(spaces, REGIONS, "Area"), area)
 
 
 def turned(
