@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -131,8 +132,8 @@ def make_pairs(
         clean = downscale(high, scale)
         results = {"high": high, "low": clean}
         if data is not None:
-            rng = torch.Generator().manual_seed(seed + pairs.index(group[0]))
-            results["low"] = degrade(high, clean, draw_degradation(data, len(group), rng))
+            each = zip(group, torch.split(high, 1), torch.split(clean, 1), strict=True)
+            results["low"] = torch.cat([degraded(*one, data, seed) for one in each])
         if teacher is not None:
             results["teacher"] = teacher(clean)
             if results["teacher"].shape != high.shape:
@@ -141,6 +142,13 @@ def make_pairs(
             for pair, image in zip(group, results[kind], strict=True):
                 write(image, out / kind / pair.name)
     return len(todo)
+
+
+def degraded(pair: Pair, high: Tensor, low: Tensor, data: DataConfig, seed: int) -> Tensor:
+    """A pair's low-resolution image, degraded by the seed and its name alone; 1×3×H×W."""
+    digest = hashlib.sha256(f"{seed}/{pair.name.as_posix()}".encode()).digest()
+    rng = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return degrade(high, low, draw_degradation(data, 1, rng))
 
 
 def grouped(pairs: Sequence[Pair], scale: int) -> Iterator[list[Pair]]:

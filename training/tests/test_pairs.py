@@ -87,6 +87,17 @@ def test_the_student_sees_the_degraded_image_and_the_teacher_the_clean_one(
     assert any(s.shape == clean.shape and torch.equal(s, clean) for s in seen)
 
 
+def test_a_degradation_depends_on_the_name_alone(images: Path, tmp_path: Path) -> None:
+    data = DataConfig(noise=1.0, second_order=0.5)
+    pairs = list_pairs([images], [1])
+    make_pairs(pairs, tmp_path / "all", data=data)
+    for pair in reversed(pairs):
+        make_pairs([pair], tmp_path / "each", data=data)
+        names = (tmp_path / made / "low" / pair.name for made in ("all", "each"))
+        one, two = map(read, names)
+        assert torch.equal(one, two)
+
+
 def test_two_images_of_one_name_are_refused(images: Path) -> None:
     Image.new("RGB", (64, 64)).save(images / "c.jpg")
     with pytest.raises(TrainingError, match="have one name"):
