@@ -192,12 +192,15 @@ def _avif(image: Image.Image, stream: BinaryIO) -> Deep | None:
         )
     codec = _imagecodecs(f"an AVIF with {bits} bits a channel")
     dtype = np.dtype(np.uint16)
+    channels = len(image.getbands())
 
     def decode(_: Image.Image, stream: BinaryIO) -> Array:
         stream.seek(0)
-        return _full_scale(codec.avif_decode(stream.read()), bits, dtype)
+        pixels = _full_scale(codec.avif_decode(stream.read()), bits, dtype)
+        # Older Pillow takes grey for RGB.
+        return np.repeat(pixels, 3, axis=2) if (pixels.shape[2], channels) == (1, 3) else pixels
 
-    return Deep(len(image.getbands()), dtype, decode)
+    return Deep(channels, dtype, decode)
 
 
 def _heif(image: Image.Image, stream: BinaryIO) -> Deep | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from typing import BinaryIO
@@ -61,7 +62,23 @@ def end_of(name: str, stream: BinaryIO) -> int | None:
         return int(struct.unpack_from("<I", head, 2)[0]) or None
     if name == "WEBP":
         return int(struct.unpack_from("<I", head, 4)[0]) + 8
-    return None
+    return _end_of_ppm(head + stream.read(1000)) if name == "PPM" else None
+
+
+def _end_of_ppm(head: bytes) -> int | None:
+    """Of the binary kinds, whose size follows from the numbers in front."""
+    space = rb"(?:\s|#[^\n]*\n)+"
+    found = re.match(rb"P([456])" + space + rb"(\d+)" + space + rb"(\d+)", head)
+    if found is None:
+        return None
+    kind, width, height = map(int, found.groups())
+    end = found.end()
+    if kind == 4:
+        return end + 1 + -(-width // 8) * height
+    top = re.compile(space + rb"(\d+)\s").match(head, end)
+    if top is None:
+        return None
+    return top.end() + width * height * (3 if kind == 6 else 1) * (2 if int(top[1]) > 255 else 1)
 
 
 def _check_checksums(stream: BinaryIO) -> None:

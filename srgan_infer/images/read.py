@@ -504,8 +504,23 @@ def _opened(source: Source) -> Iterator[Image.Image]:
 
 def _open(stream: BinaryIO) -> Image.Image:
     kind = kind_of(stream.read(HEAD))
-    stream.seek(0)
     Image.init()
+    try:
+        try:
+            return _open_as(kind, stream)
+        except Image.DecompressionBombError:
+            with any_size(None):
+                return _open_as(kind, stream)
+    except UnidentifiedImageError as error:
+        if not kind:
+            raise
+        raise ImageError(
+            f"it begins like a {kind} file, but is damaged or of a kind that Pillow cannot read."
+        ) from error
+
+
+def _open_as(kind: str, stream: BinaryIO) -> Image.Image:
+    stream.seek(0)
     if kind == "ICO":
         return open_icon(stream)
     if kind == "HEIF":
@@ -517,16 +532,4 @@ def _open(stream: BinaryIO) -> Image.Image:
 
         return cast(Image.Image, JpegXLImagePlugin.JXLImageFile(stream))
     formats = (kind,) if kind else tuple(name for name in READ if name in Image.OPEN)
-    try:
-        try:
-            return Image.open(without_texts(stream), formats=formats)
-        except Image.DecompressionBombError:
-            with any_size(None):
-                stream.seek(0)
-                return Image.open(without_texts(stream), formats=formats)
-    except UnidentifiedImageError as error:
-        if not kind:
-            raise
-        raise ImageError(
-            f"it begins like a {kind} file, but is damaged or of a kind that Pillow cannot read."
-        ) from error
+    return Image.open(without_texts(stream), formats=formats)

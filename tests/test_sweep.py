@@ -1,0 +1,417 @@
+"""Every layout of the formats with many: read exactly, or refused by name; never a third thing.
+
+What is right comes from tifffile and imagecodecs, which share no reader with Pillow.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import itertools
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+
+from srgan_infer.errors import ImageError
+from srgan_infer.images.exif import Tree, encode_directory
+from srgan_infer.images.read import open_file
+from srgan_infer.images.tiff_rows import OTHER_CODECS
+
+Array = npt.NDArray[Any]
+SIZE = (11, 21)  # rows, columns: no multiple of a byte, a tile or a strip
+RANDOM = np.random.default_rng(3)
+
+
+def read(data: bytes | bytearray) -> Array | str:
+    """(H, W, C) as it is read, hidden colours and all; or why not."""
+    try:
+        file = open_file(data)
+        (image,) = file.frames()
+    except ImageError as error:
+        return str(error)
+    rows = image.color[0 : image.color.shape[0]]
+    assert rows.dtype == file.dtype
+    if image.alpha is None:
+        return rows
+    return np.dstack([rows, image.alpha[0 : image.color.shape[0]]])
+
+
+def whole(numbers: Array, bits: int) -> Array:
+    """Unsigned numbers of any depth on the full scale of 8 or 16 bits, rounded."""
+    top = 255 if bits <= 8 else 65535
+    scaled = np.floor(numbers.astype(float) * top / ((1 << bits) - 1) + 0.5)
+    return scaled.astype(np.uint8 if bits <= 8 else np.uint16)
+
+
+def numbers_of(dtype: str, channels: int) -> Array:
+    """Numbers that mean a colour, and of alpha none that is 0."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return (RANDOM.integers(1, 256, (*SIZE, channels)) / 256).astype(kind)
+    top = min(np.iinfo(kind).max, 65535)
+    return RANDOM.integers(1, top, (*SIZE, channels), endpoint=True).astype(kind)
+
+
+COMPRESSIONS = (None, "lzw", "zlib", "packbits", "lzma", "zstd")
+DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "float16", "float32", "float64")
+# Name, channels that are read, photometric, meaning of the last channel.
+KINDS = (
+    ("black is 0", 1, "minisblack", None),
+    ("white is 0", 1, "miniswhite", None),
+    ("grey and alpha", 2, "minisblack", "unassalpha"),
+    ("RGB", 3, "rgb", None),
+    ("RGBA", 4, "rgb", "unassalpha"),
+    ("RGB and more", 4, "rgb", "unspecified"),
+    ("RGB multiplied with alpha", 4, "rgb", "assocalpha"),
+)
+
+
+def expected(numbers: Array, kind: str) -> Array:
+    """What a layout is to be read as."""
+    dtype = {"f": "float32", "u": "uint16", "i": "uint16"}[numbers.dtype.kind]
+    dtype = "uint8" if numbers.dtype.itemsize == 1 else dtype
+    top = {"float32": 1.0, "uint16": 65535.0, "uint8": 255.0}[dtype]
+    pixels: Array = numbers.astype(dtype)
+    if kind == "white is 0":
+        return (top - pixels).astype(pixels.dtype)
+    if kind == "RGB and more":
+        return pixels[..., :3]
+    if kind == "RGB multiplied with alpha":
+        color = np.minimum(pixels[..., :3] * top / pixels[..., 3:], top)
+        if pixels.dtype != np.float32:
+            color = np.floor(color + 0.5)
+        return np.concatenate([color.astype(pixels.dtype), pixels[..., 3:]], axis=2)
+    return pixels
+
+
+def tiff(numbers: Array, kind: tuple[str, int, str, str | None], **how: Any) -> bytes:
+    _, channels, photometric, extra = kind
+    stored = numbers[..., 0] if channels == 1 else numbers
+    if how.get("planarconfig") == "separate":
+        stored = np.ascontiguousarray(numbers.transpose(2, 0, 1))
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file,
+        stored,
+        photometric=photometric,
+        extrasamples=[extra] if extra else None,
+        metadata=None,
+        rowsperstrip=None if how.get("tile") else 4,
+        **how,
+    )
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_layouts_of_tiff(dtype: str, compression: str | None) -> None:
+    predictors = [1] if compression in (None, "packbits") else [1, 3 if dtype[0] == "f" else 2]
+    count = 0
+    for order, predictor, planar, tile, kind in itertools.product(
+        "<>", predictors, ("contig", "separate"), (None, (16, 16)), KINDS
+    ):
+        if planar == "separate" and kind[1] == 1:
+            continue
+        numbers = numbers_of(dtype, kind[1])
+        data = tiff(
+            numbers,
+            kind,
+            byteorder=order,
+            compression=compression,
+            predictor=predictor,
+            planarconfig=planar if kind[1] > 1 else None,
+            tile=tile,
+        )
+        found = read(data)
+        where = (order, predictor, planar, tile, kind[0])
+        assert isinstance(found, np.ndarray), (where, found)
+        right = expected(numbers, kind[0])
+        assert found.dtype == right.dtype, where
+        if dtype[0] == "f" and kind[0] == "RGB multiplied with alpha":
+            assert np.allclose(found, right, rtol=0, atol=1e-6), where
+        else:
+            assert np.array_equal(found, right), where
+        count += 1
+    assert count >= 48
+
+
+@pytest.mark.parametrize("bits", range(1, 65))
+def test_bits_of_tiff(bits: int) -> None:
+    for channels, photometric in ((1, "minisblack"), (1, "miniswhite"), (3, "rgb")):
+        numbers = RANDOM.integers(0, 1 << min(bits, 16), (*SIZE, channels), dtype=np.uint32)
+        packed = packed_rows(numbers, bits)
+        tags = {
+            258: [bits] * channels,
+            262: [{"miniswhite": 0, "minisblack": 1, "rgb": 2}[photometric]],
+        }
+        found = read(raw_tiff(packed, tags))
+        if isinstance(found, str):
+            assert bits not in (*range(1, 17), 32, 64), found
+            assert f"integers of {bits} bits" in found
+            continue
+        right = whole(numbers, bits) if bits <= 16 else numbers.astype(np.uint16)
+        if photometric == "miniswhite":
+            right = np.iinfo(right.dtype).max - right
+        assert np.array_equal(found, right)
+        if bits <= 32:  # as much as tifffile unpacks
+            theirs = tifffile.imread(io.BytesIO(raw_tiff(packed, tags))).reshape(numbers.shape)
+            assert np.array_equal(theirs, numbers)
+
+
+def packed_rows(numbers: Array, bits: int) -> bytes:
+    """Numbers of any number of bits, rows padded to bytes; little-endian where they are whole."""
+    if bits in (8, 16, 32, 64):
+        return numbers.astype(f"<u{bits // 8}").tobytes()
+    flat = numbers.reshape(len(numbers), -1).astype(np.uint64)
+    shifts = np.arange(bits - 1, -1, -1, dtype=np.uint64)
+    single = ((flat[..., None] >> shifts) & np.uint64(1)).astype(np.uint8)
+    return np.packbits(single.reshape(len(flat), -1), axis=1).tobytes()
+
+
+def raw_tiff(data: bytes, tags: dict[int, list[int]]) -> bytes:
+    """One strip of bytes with the tags that are said."""
+    plain = {256: [SIZE[1]], 257: [SIZE[0]], 258: [8], 259: [1], 262: [1], 278: [SIZE[0]]} | tags
+    plain |= {277: [len(plain[258])], 273: [8], 279: [len(data)]}
+    tree: Tree = {
+        tag: (
+            4 if max(values) > 65535 else 3,
+            len(values),
+            struct.pack(f"<{len(values)}{'I' if max(values) > 65535 else 'H'}", *values),
+        )
+        for tag, values in plain.items()
+    }
+    padded = data + bytes(len(data) % 2)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(padded)) + padded
+    return head + encode_directory(tree, len(head))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("scale", [1, 256, 257, 123])
+def test_palettes_of_tiff(bits: int, scale: int) -> None:
+    colors = RANDOM.integers(0, 256, (3, 1 << bits)) * scale
+    indices = RANDOM.integers(0, 1 << bits, (*SIZE, 1))
+    tags = {258: [bits], 262: [3], 320: colors.ravel().tolist()}
+    found = read(raw_tiff(packed_rows(indices.astype(np.uint32), bits), tags))
+    assert isinstance(found, np.ndarray), found
+    right = colors.T[indices[..., 0]]
+    if found.dtype == np.uint8:  # as said by its largest value: 255, or a byte in both halves
+        assert scale != 123 or colors.max() < 256
+        assert np.array_equal(found, right // (1 if colors.max() < 256 else scale))
+    else:
+        assert np.array_equal(found, right)
+
+
+def test_bits_in_the_other_order() -> None:
+    numbers = RANDOM.integers(0, 2, (*SIZE, 1), dtype=np.uint32)
+    packed = packed_rows(numbers, 1)
+    turned = np.packbits(np.unpackbits(np.frombuffer(packed, np.uint8)[:, None], axis=1)[:, ::-1])
+    found = read(raw_tiff(turned.tobytes(), {258: [1], 266: [2]}))
+    assert isinstance(found, np.ndarray)
+    assert np.array_equal(found, numbers * 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_orientation_of_tiff(orientation: int, dtype: str) -> None:
+    numbers = numbers_of(dtype, 3)
+    data = tiff(numbers, KINDS[3], extratags=[(274, 3, 1, orientation, True)])
+    found = read(data)
+    right = numbers.swapaxes(0, 1) if orientation > 4 else numbers
+    right = right[::-1] if orientation in (3, 4, 7, 8) else right
+    right = right[:, ::-1] if orientation in (2, 3, 6, 7) else right
+    assert np.array_equal(found, right)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_big_tiff(order: str, dtype: str) -> None:
+    numbers = numbers_of(dtype, 3)
+    found = read(tiff(numbers, KINDS[3], byteorder=order, bigtiff=True, compression="lzw"))
+    assert np.array_equal(found, numbers)
+
+
+def test_one_large_strip_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srgan_infer.images.tiff_rows.GROUP_BYTES", 300)
+    for planar in ("contig", "separate"):
+        numbers = numbers_of("uint16", 3)
+        stored = numbers if planar == "contig" else numbers.transpose(2, 0, 1).copy()
+        file = io.BytesIO()
+        tifffile.imwrite(file, stored, photometric="rgb", planarconfig=planar, rowsperstrip=11)
+        assert np.array_equal(read(file.getvalue()), numbers)
+
+
+def others() -> Iterator[tuple[str, dict[int, list[int]], str]]:
+    """Layouts that are not read, and the word by which each is refused."""
+    rgb = {258: [8, 8, 8], 262: [2]}
+    for number, name in OTHER_CODECS.items():
+        raw = number in (32767, 32769, 32770, 34713, 65000, 65535)
+        yield f"compression {number}", rgb | {259: [number]}, "camera raw" if raw else name
+    yield "compression 9", rgb | {259: [9]}, "number 9 compression"
+    for number, name in (
+        (4, "transparency mask"),
+        (9, "ICC Lab"),
+        (10, "ITU Lab"),
+        (77, "kind 77"),
+    ):
+        yield f"photometric {number}", {262: [number]}, name
+    yield "colour filter array", {262: [32803]}, "camera raw"
+    yield "DNG", rgb | {50706: [1]}, "camera raw"
+    yield "LogLuv", {262: [32845]}, "LogLuv"
+    yield "complex", {258: [64], 339: [6]}, "complex"
+    yield "float24", {258: [24], 339: [3]}, "floating point of 24 bits"
+    yield "int12", {258: [12], 339: [2]}, "signed integers of 12 bits"
+    yield "mixed depths", {258: [5, 6, 5], 262: [2]}, "differ in depth"
+    yield "YCbCr of 16 bits", {258: [16] * 3, 262: [6]}, "YCbCr"
+    yield "Lab of 16 bits", {258: [16] * 3, 262: [8]}, "CIE Lab"
+    yield "JPEG of 12 bits", {258: [12] * 3, 262: [6], 259: [7]}, "JPEG"
+    yield "predictor of 12 bits", {258: [12], 259: [5], 317: [2]}, "predictor 2"
+    yield "palette of float", {258: [32], 262: [3], 339: [3]}, "palette"
+    yield "CMYK of float", {258: [32] * 4, 262: [5], 339: [3] * 4}, "CMYK"
+
+
+@pytest.mark.parametrize(("tags", "word"), [pytest.param(t, w, id=name) for name, t, w in others()])
+def test_other_tiffs_are_refused_by_name(tags: dict[int, list[int]], word: str) -> None:
+    found = read(raw_tiff(bytes(SIZE[0] * SIZE[1] * 8), tags))
+    assert isinstance(found, str)
+    assert word in found
+    assert "damaged" not in found
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "sentence"),
+    [
+        ("int16", -1, "signed values leave the range 0 to 65535"),
+        ("int8", -1, "signed values leave the range 0 to 255"),
+        ("uint32", 65536, "32-bit values leave the range 0 to 65535"),
+        ("float32", 1.5, "float values leave the range 0 to 1"),
+        ("float64", np.nan, "float values leave the range 0 to 1"),
+    ],
+)
+def test_values_that_mean_no_colour(dtype: str, value: float, sentence: str) -> None:
+    numbers = numbers_of(dtype, 3)
+    numbers[5, 6, 1] = value
+    found = read(tiff(numbers, KINDS[3], compression="zlib"))
+    assert isinstance(found, str)
+    assert sentence in found
+
+
+# JPEG 2000, AVIF, HEIF and JPEG XL, with and without the libraries that read their depths.
+
+
+@pytest.fixture(params=[True, False], ids=["all libraries", "Pillow alone"])
+def with_libraries(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    if not request.param:
+        find = importlib.util.find_spec
+
+        def find_less(name: str, *rest: Any) -> Any:
+            absent = name in ("imagecodecs", "pillow_heif", "pillow_jxl")
+            return None if absent else find(name, *rest)
+
+        monkeypatch.setattr(importlib.util, "find_spec", find_less)
+    return bool(request.param)
+
+
+def check(data: bytes | bytearray, numbers: Array, bits: int, refused: str | None) -> None:
+    """Exact, or refused with the words that are expected."""
+    found = read(data)
+    if refused is not None:
+        assert isinstance(found, str)
+        assert refused in found
+        assert "srgan-infer[formats]" in found
+        return
+    assert isinstance(found, np.ndarray), found
+    right = whole(numbers, bits)
+    assert found.dtype == right.dtype
+    # Grey may come as RGB: older Pillow knows no grey AVIF.
+    assert np.array_equal(found, np.broadcast_to(right.reshape(*SIZE, -1), found.shape))
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+@pytest.mark.parametrize("container", ["jp2", "j2k"])
+def test_precisions_of_jpeg_2000(bits: int, container: str, with_libraries: bool) -> None:
+    for channels in (1, 2, 3, 4):
+        shape = SIZE if channels == 1 else (*SIZE, channels)
+        numbers = RANDOM.integers(1, (1 << bits) - 1, shape, endpoint=True)
+        data = imagecodecs.jpeg2k_encode(
+            numbers.astype(np.uint8 if bits <= 8 else np.uint16),
+            level=0,
+            reversible=True,
+            bitspersample=bits,
+            codecformat=container,
+        )
+        # Pillow takes grey of 9 bits in a JP2 file for one of 8.
+        theirs = bits <= 8 or (channels == 1 and not (bits == 9 and container == "jp2"))
+        refused = None if theirs or with_libraries else f"JPEG 2000 with {bits} bits"
+        check(data, numbers, bits, refused)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_depths_of_avif(bits: int, with_libraries: bool) -> None:
+    for channels in (1, 3, 4):
+        shape = SIZE if channels == 1 else (*SIZE, channels)
+        numbers = RANDOM.integers(1, (1 << bits) - 1, shape, endpoint=True)
+        data = imagecodecs.avif_encode(
+            numbers.astype(np.uint8 if bits == 8 else np.uint16),
+            level=100,
+            speed=10,
+            bitspersample=bits,
+        )
+        refused = None if bits == 8 or with_libraries else f"AVIF with {bits} bits"
+        check(data, numbers, bits, refused)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_depths_of_jpeg_xl(bits: int, with_libraries: bool) -> None:
+    for channels in (1, 2, 3, 4):
+        shape = SIZE if channels == 1 else (*SIZE, channels)
+        numbers = RANDOM.integers(1, (1 << bits) - 1, shape, endpoint=True)
+        data = imagecodecs.jpegxl_encode(
+            numbers.astype(np.uint8 if bits == 8 else np.uint16), lossless=True, bitspersample=bits
+        )
+        check(data, numbers, bits, None if with_libraries else "JPEG XL")
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_depths_of_heif(bits: int, with_libraries: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pillow_heif as heif
+
+    monkeypatch.setattr(heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)
+    numbers = RANDOM.integers(1, (1 << bits) - 1, (*SIZE, 3), endpoint=True)
+    stored = numbers.astype(np.uint8) if bits == 8 else (numbers << (16 - bits)).astype(np.uint16)
+    mode = "RGB" if bits == 8 else "RGB;16"
+    file = io.BytesIO()
+    image = heif.from_bytes(mode=mode, size=SIZE[::-1], data=stored.tobytes())
+    image.save(file, quality=-1, chroma=444, matrix_coefficients=0)
+    check(file.getvalue(), numbers, bits, None if with_libraries else "HEIC")
+
+
+@pytest.mark.parametrize(
+    ("encode", "word"),
+    [
+        (lambda a: imagecodecs.jpeg_encode(a.astype(np.uint16) * 16, bitspersample=12), "12 bits"),
+        (lambda a: imagecodecs.jpegls_encode(a), "JPEG-LS"),
+        (
+            lambda a: imagecodecs.ljpeg_encode(a[..., 0].astype(np.uint16), bitspersample=12),
+            "12 bits",
+        ),
+        (lambda a: imagecodecs.jpegxr_encode(a), "JPEG XR"),
+    ],
+)
+def test_other_jpegs_are_refused_by_name(
+    encode: Callable[[Array], bytes | bytearray], word: str
+) -> None:
+    found = read(encode(numbers_of("uint8", 3)))
+    assert isinstance(found, str)
+    assert word in found
+    assert "damaged" not in found
+
+
+def test_lossless_jpeg_of_8_bits_is_exact() -> None:
+    numbers = numbers_of("uint8", 3)
+    assert np.array_equal(read(imagecodecs.jpeg_encode(numbers, lossless=True)), numbers)
