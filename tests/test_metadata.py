@@ -23,7 +23,7 @@ from srgan_infer.errors import ImageError
 from srgan_infer.images import blocks, exif, xmp
 from srgan_infer.images.blocks import png_text, read_blocks
 from srgan_infer.images.formats import FORMATS, check_output
-from srgan_infer.images.metadata import Metadata, read_metadata
+from srgan_infer.images.metadata import Metadata, orientation, read_metadata
 from srgan_infer.images.png import write_chunk
 from srgan_infer.images.read import SourceImage, open_file
 from srgan_infer.images.write import create
@@ -1045,3 +1045,54 @@ def test_a_dry_run_says_what_will_not_be_kept(
     assert "EXIF" in capsys.readouterr().out
     assert main([*names, "--dry-run", "--json", "--strip-metadata"]) == 0
     assert "EXIF" not in capsys.readouterr().out
+
+
+# --- how a file asks to be turned
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_the_turn_that_an_avif_file_asks_for(turn: int) -> None:
+    if "avif" not in WRITABLE:
+        pytest.skip("this Pillow writes no AVIF")
+    exif_ = Image.Exif()
+    exif_[274] = turn
+    data = saved("AVIF", exif=exif_)
+    assert blocks.heif_orientation(io.BytesIO(data)) == turn
+
+
+def test_heif_which_its_decoder_turns_is_not_turned_twice() -> None:
+    turned = Image.new("RGB", (8, 6))
+    turned.getexif()[274] = 6
+    assert orientation(turned) == 6
+    turned.format = "HEIF"
+    assert orientation(turned) == 1
+
+
+def test_places_in_a_heif_file_are_turned_with_it() -> None:
+    if "avif" not in WRITABLE:
+        pytest.skip("this Pillow writes no AVIF")
+    exif_ = Image.Exif()
+    exif_[274] = 6
+    exif_[34665] = {37396: (3, 2, 4, 1)}
+    # Read as HEIF, whose structure is the same; the size is that of the turned image.
+    data = io.BytesIO(saved("AVIF", exif=exif_))
+    metadata, _ = read_metadata("HEIF", data, size=SIZE[::-1])
+    details = tree_of(metadata.exif)[34665]
+    assert isinstance(details, dict)
+    assert exif.numbers(details[37396], "<") == [9, 3, 1, 4]  # type: ignore[arg-type]
+    assert metadata.size == SIZE[::-1]
+
+
+def test_a_phones_second_view_in_a_folder_becomes_a_jpeg(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.jpg", "b.mpo"):
+        image().save(folder / name, "MPO", save_all=True, append_images=[image((8, 6))])
+    out = tmp_path / "out"
+    assert main([str(folder), "-o", str(out), "-q", "--model", str(model_folder)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a.jpg", "b.jpg"]
+    for path in out.iterdir():
+        with Image.open(path) as opened:
+            assert opened.format == "JPEG"

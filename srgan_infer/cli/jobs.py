@@ -21,6 +21,7 @@ WRITTEN = {suffix: format for format in FORMATS for suffix in format.suffixes}
 
 # Read too, but not written: their results become PNG.
 READ_ONLY = (
+    ".mpo",
     ".ico",
     ".cur",
     ".icns",
@@ -34,6 +35,8 @@ READ_ONLY = (
     ".pfm",
 )
 FALLBACK = ".png"
+# A JPEG with a second view behind it.
+SAME_AS = {".mpo": ".jpg"}
 
 
 class UsageError(ValueError):
@@ -339,7 +342,7 @@ def named(
     extension = source.suffix
     own = WRITTEN.get(extension.lower())
     if wanted is None and own is None:
-        extension = FALLBACK
+        extension = SAME_AS.get(extension.lower(), FALLBACK)
     elif wanted is not None and own != wanted:
         extension = wanted.suffixes[0]
     place = source.parent if folder is None else folder / inner.parent

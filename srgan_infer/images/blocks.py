@@ -924,7 +924,8 @@ def _tiff(stream: BinaryIO) -> FileBlocks:
     ground, lost_ground = exif.read_tree(structure, "<", GEOGRAPHY)
     stated, resolution = _tiff_density(structure, main)
     raw = {tag: structure.value(entry) for tag, entry in main.entries.items() if tag in TIFF_BLOCKS}
-    others = [STALE_TAGS[tag] for tag in main.entries if tag in STALE_TAGS and tag != 34377]
+    others: list[str] = []
+    parts = [STALE_TAGS[tag] for tag in main.entries if tag in STALE_TAGS and tag != 34377]
     known = STRUCTURE | ALLOWED | GEOGRAPHY | set(STALE_TAGS)
     unknown = [tag for tag in (*main.entries, *main.unreadable) if tag not in known]
     if unknown:
@@ -945,7 +946,8 @@ def _tiff(stream: BinaryIO) -> FileBlocks:
         ground=tuple(
             (tag, value) for tag, value in sorted(ground.items()) if isinstance(value, tuple)
         ),
-        others=tuple(dict.fromkeys(others)),
+        parts=tuple(dict.fromkeys(parts)),
+        others=tuple(others),
         damaged=(exif.tag_names((*lost, *lost_ground)),) if lost or lost_ground else (),
     )
 
