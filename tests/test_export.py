@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,6 +18,9 @@ from srgan_infer.cli.main import main
 from srgan_infer.network import onnx as network_onnx
 from srgan_infer.network.generator import Generator, GeneratorConfig
 from srgan_infer.network.onnx import to_onnx
+
+onnx: Any = pytest.importorskip("onnx", reason="the extra [export] is not installed")
+onnxruntime: Any = pytest.importorskip("onnxruntime", reason="the extra [export] is not installed")
 
 CARD = "---\nlibrary_name: srgan-infer\nlicense: cc-by-4.0\n---\n"
 
@@ -38,12 +39,12 @@ def model(folder: Path, config: GeneratorConfig) -> SuperResolver:
     return SuperResolver.from_pretrained(folder, device="cpu", dtype="float32")
 
 
-def session(source: Path | bytes) -> onnxruntime.InferenceSession:
+def session(source: Path | bytes) -> Any:
     data = source if isinstance(source, bytes) else source.read_bytes()
     return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
 
-def run(session: onnxruntime.InferenceSession, x: Tensor) -> Tensor:
+def run(session: Any, x: Tensor) -> Tensor:
     return torch.from_numpy(session.run(["output"], {"input": x.numpy()})[0])
 
 
