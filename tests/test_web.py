@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import resource
+import runpy
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +28,7 @@ from web_server import Held, ask, running, upload
 
 from srgan_infer import SuperResolver, UpscaleError
 from srgan_infer.cli.main import main
-from srgan_infer.web import _delete_old, app, serve, view
+from srgan_infer.web import LIMITS, _delete_old, app, serve, view
 from srgan_infer.web.service import CancelError, Options, Service
 
 pytest.importorskip("gradio", reason="the extra [web] is not installed")
@@ -339,6 +343,87 @@ def test_a_port_that_is_taken_is_said(models: None) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UpscaleError, match=f"port {port}.*--port"):
             serve(port=port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_and_ends_in_order(
+    tmp_path: Path, photo: Path, number: signal.Signals
+) -> None:
+    server = subprocess.Popen(
+        [sys.executable, "-m", "srgan_infer", "--serve", "--port", "0", "--queue", "3"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        cwd=Path(__file__).parents[1],
+    )
+    assert server.stderr
+    line = server.stderr.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", line)
+    assert found, line
+    assert ask(found[0])[0] == 200
+    upload(found[0], "photo.jpg", photo.read_bytes())
+    assert list(tmp_path.rglob("photo.jpg"))
+    with urllib.request.urlopen(f"{found[0]}/gradio_api/heartbeat/abc"):  # a page that is open
+        server.send_signal(number)
+        assert server.wait(30) in (130, -number)
+    assert server.stderr.read() == ""
+    assert not [path for path in tmp_path.glob("srgan-infer-web-*/*")]
+
+
+@pytest.mark.parametrize(
+    ("words", "limits"),
+    [
+        ([], (None, None, None)),
+        (["--host", "localhost"], (None, None, None)),
+        (["--host", "::1", "--queue", "4"], (None, None, 4)),
+        (["--host", "0.0.0.0"], (16_000_000, 20_000_000, 20)),
+        (["--host", "example.org"], (16_000_000, 20_000_000, 20)),
+        (
+            ["--host", "0.0.0.0", "--max-pixels", "2.5M", "--max-upload", "1GB"],
+            (2_500_000, 1_000_000_000, 20),
+        ),
+    ],
+)
+def test_limits_are_on_where_others_can_come(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], limits: tuple[int | None, ...]
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("srgan_infer.web.serve", lambda **options: given.update(options))
+    assert main(["--serve", *words]) == 0
+    assert (given["max_pixels"], given["max_upload"], given["queue"]) == limits
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.png"], "takes no images"),
+        (["--max-upload", "much"], "no number such as 16M"),
+        (["--model", "no-such-folder"], "no-such-folder"),
+    ],
+)
+def test_what_cannot_be_served_is_said(
+    models: None, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status: object
+    try:
+        status = main(["--serve", *words])
+    except SystemExit as end:  # argparse
+        status = end.code
+    assert status == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_space_is_the_page_with_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(__file__).parents[1] / "space"
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("srgan_infer.web.serve", lambda **options: given.update(options))
+    runpy.run_path(str(folder / "app.py"), run_name="__main__")
+    assert given == {"host": "0.0.0.0", "port": 7860, **LIMITS}
+    head = (folder / "README.md").read_text(encoding="utf-8").split("---")[1]
+    facts = dict(line.split(": ", 1) for line in head.strip().splitlines())
+    assert facts["sdk"] == "gradio"
+    assert facts["sdk_version"].startswith("6.")
+    assert (folder / facts["app_file"]).exists()
 
 
 @pytest.mark.parametrize("size", [(20, 15), (31, 17)])

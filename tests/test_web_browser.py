@@ -147,6 +147,11 @@ def test_from_the_image_to_the_download(visit: Any, images: Path) -> None:
     one.upscale()
     assert one.sizes() == [[240, 160], [240, 160]]
     expect(one.tab.locator("#status")).to_contain_text("Done: photo_upscaled.png")
+    names = one.tab.locator("button").evaluate_all(
+        "all => all.map(button => button.ariaLabel || button.innerText.trim() || button.title)"
+    )
+    assert all(names), "each button has a name that is read out"
+    assert not [name for name in names if "common." in name]
     assert one.download() == written(images / "photo.png")
 
 

@@ -97,8 +97,12 @@ def app(
     outer = FastAPI(lifespan=lifespan, openapi_url=None)
 
     outer.add_api_route("/health", lambda: {"status": "ok"})
-    # Gradio asks the environment where files go, when a page is made.
-    with _environment(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False"):
+    # What Gradio asks the environment for when a page is made, files to keep among it.
+    with _environment(
+        GRADIO_TEMP_DIR=str(folder),
+        GRADIO_ANALYTICS_ENABLED="False",
+        GRADIO_RUN_HISTORY="False",
+    ):
         blocks = page.build(service, Options(model, strength), max_upload)
         gradio.mount_gradio_app(
             outer,
@@ -108,7 +112,6 @@ def app(
             theme=page.theme(),
             max_file_size=max_upload,
             footer_links=[],
-            run_history=False,
             enable_monitoring=False,
             show_error=False,
             ssr_mode=False,

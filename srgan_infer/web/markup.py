@@ -64,7 +64,7 @@ def _item(one: Forecast) -> str:
     return (
         f"<li><b>{html.escape(one.name)}</b>{size(plan.input_size)}{frames} → "
         f"{size(plan.size)} {plan.format}; {duration(one.seconds)}, "
-        f"{plan.cut.peak_bytes / 1e6:.0f} MB of memory</li>"
+        f"{plan.memory_bytes / 1e6:.0f} MB of memory</li>"
     )
 
 

@@ -28,6 +28,8 @@ MODELS = {
     "srgan-photo": "for compressed photographs; removes JPEG traces",
     "srresnet": "faithful; smoother, invents nothing",
 }
+# Labels that Gradio's own English lacks; screen readers would read out their keys.
+MISSING_LABELS = {"common.upload": "Upload"}
 OTHER_MODEL = "the model of this server"
 TITLE = """# Upscale images
 Four times larger with a neural network. Profiles, EXIF, transparency and 16 bits are kept."""
@@ -60,6 +62,8 @@ def build(service: Service, first: Options, max_upload: int | None) -> Any:
 
     with gr.Blocks(title="Upscale images", analytics_enabled=False) as page:
         _connect(page, _layout(first, max_upload), Handlers(service))
+    # Mounting takes translations too, but after it has read them for the browser.
+    page.i18n_instance = gr.I18n(en=MISSING_LABELS)
     # How many may wait is said by the service, in words.
     return page.queue(max_size=None)
 
