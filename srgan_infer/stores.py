@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from srgan_infer.errors import ImageError, UpscaleError
@@ -108,6 +108,18 @@ class Remote:
         """
         store = _store(self.scheme)
         _repeated(lambda: store.get_file(self.url, str(file)), self, "fetched")
+
+    def open(self) -> BinaryIO:
+        """Open it for reading here and there, of which only what is read is fetched.
+
+        Raises
+        ------
+        ImageError
+            If it is not there, not allowed, or the store keeps failing.
+        """
+        store = _store(self.scheme)
+        opened: BinaryIO = _repeated(lambda: store.open(self.url, "rb"), self, "opened")
+        return opened
 
     def put(self, file: Path) -> None:
         """Copy a local file there; it appears whole or not at all.

@@ -12,10 +12,17 @@ MOST = 8
 
 
 def processors() -> int:
-    """Processors that this process may use."""
+    """Processors that this process may use.
+
+    ``OMP_NUM_THREADS`` is how schedulers such as Ray and SLURM, and whoever runs several
+    processes side by side, say how many; torch keeps to it too.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        there = len(os.sched_getaffinity(0))
+    else:
+        there = os.cpu_count() or 1
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return min(there, int(allowed)) if allowed.isdecimal() and int(allowed) else there
 
 
 class InOrder:
