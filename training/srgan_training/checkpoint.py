@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from srgan_infer import weights
+from srgan_infer.files import new_file
 from srgan_training.config import TrainConfig, of_checkpoint
 from srgan_training.errors import TrainingError
 from srgan_training.generator import TrainingGenerator
@@ -36,12 +36,8 @@ def save(path: Path, parts: dict[str, Any], config: TrainConfig, step: int, seco
         "config": dataclasses.asdict(config),
         "rng": torch.get_rng_state(),
     }
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(values, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with new_file(path) as new:
+        torch.save(values, new.stream)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
