@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from srgan_infer import arrays, weights
+from srgan_infer import arrays, video, weights
 from srgan_infer.engine.devices import free_memory, mebibytes, parse_memory, settle_in_process
 from srgan_infer.engine.engine import Engine
 from srgan_infer.engine.plan import Plan, Progress, Tile, check_tile
@@ -136,7 +136,7 @@ class FilePlan:
     @property
     def input_pixels(self) -> int:
         """Pixels that the network has to read, over all frames and passes."""
-        return self.frames * sum(one.width * one.height for one in self.cut.passes)
+        return self.frames * self.cut.input_pixels
 
 
 class SuperResolver:
@@ -755,6 +755,119 @@ class SuperResolver:
                 f"{name} is encoded from memory and takes about {mebibytes(needed)}, but "
                 f"{mebibytes(room)} may be used; choose PNG or TIFF, or a larger max_memory."
             )
+
+    def upscale_video(
+        self,
+        source: ImageFile,
+        target: str | os.PathLike[str],
+        *,
+        codec: str | None = None,
+        crf: int | None = None,
+        overwrite: bool = True,
+        outscale: float | None = None,
+        size: Box | None = None,
+        megapixels: float | None = None,
+        tile: Tile | None = None,
+        max_memory: int | str | None = None,
+        max_pixels: int | None = None,
+        progress: bool | Progress = False,
+    ) -> FileResult:
+        """Upscale a video file into another one; needs the extra ``[video]``.
+
+        Frames keep their times, also where the rate varies. The first video stream is
+        upscaled; sound, subtitles and chapters are copied where the target's container can
+        carry them. The matrix, range, primaries and transfer of the colours, the shape of
+        the pixels and depths above 8 bits stay; a rotation is applied to the pixels. Each
+        frame is upscaled for itself: the model ``"srresnet"`` flickers least. The target
+        appears when it is complete.
+
+        Parameters
+        ----------
+        source
+            A path, the bytes of a file, or a binary file object that can seek; a video that
+            FFmpeg reads, or an animated GIF.
+        target
+            A path that ends in .mp4, .m4v, .mkv, .mov or .webm.
+        codec
+            FFmpeg's name of an encoder. If ``None``, libx264 for 8 bits and libx265 for
+            more; in WebM libvpx-vp9 and libsvtav1.
+        crf
+            Constant rate factor, 0 to 63: lower is better and larger. If ``None``, one at
+            which no difference is seen.
+        overwrite, outscale, size, megapixels, tile, max_memory
+            As for :meth:`upscale_file`; a size becomes even where the pixel format needs
+            that, with a warning.
+        max_pixels
+            Most pixels of the source, over all frames.
+        progress
+            ``True`` for a progress bar on stderr, or a function that is called with the
+            number of frames done and, estimated, in total.
+
+        Raises
+        ------
+        ImageError
+            If the source cannot be read, is interlaced or HDR that cannot be kept, or the
+            target cannot be written.
+        OutOfMemoryError
+            If the memory does not suffice even for the smallest tiles.
+        ValueError
+            If an option has a value that means nothing.
+        """
+        asked = self._asked(outscale, size, megapixels, tile, max_memory, max_pixels)
+        plan = self.plan_video(
+            source,
+            target,
+            codec=codec,
+            crf=crf,
+            outscale=outscale,
+            size=size,
+            megapixels=megapixels,
+            max_pixels=max_pixels,
+        )
+        width, height = plan.clip.size
+        cut = self._engine.plan(height, width, asked.tile, asked.max_memory, plan.output)
+
+        def upscale(pixels: Array) -> Array:
+            return np.concatenate(list(self._bands(DecodedImage(pixels, None), cut, None)))
+
+        with _reporting(progress) as report:
+            path, frames = video.convert(
+                source, target, plan, upscale, overwrite=overwrite, progress=report
+            )
+        lost = plan.warnings
+        if path != Path(os.path.realpath(target)):
+            lost += (f"{os.fspath(target)} is there and stays: the result is {path.name}.",)
+        _warn(lost)
+        return FileResult(plan.size, frames, lost, None, path, plan.output.passes)
+
+    def plan_video(
+        self,
+        source: ImageFile,
+        target: str | os.PathLike[str],
+        *,
+        codec: str | None = None,
+        crf: int | None = None,
+        outscale: float | None = None,
+        size: Box | None = None,
+        megapixels: float | None = None,
+        max_pixels: int | None = None,
+    ) -> video.VideoPlan:
+        """Say what :meth:`upscale_video` would do, from the head and the first frame.
+
+        Parameters and errors are those of :meth:`upscale_video`.
+        """
+        limit = self._max_pixels if max_pixels is None else max_pixels
+        return video.plan_video(
+            source,
+            target,
+            self.scale,
+            outscale=outscale,
+            size=size,
+            megapixels=megapixels,
+            codec=codec,
+            crf=crf,
+            max_pixels=limit,
+        )
 
     def seconds_per_pixel(self) -> float:
         """Time that the network takes for one input pixel, measured now on a small image."""

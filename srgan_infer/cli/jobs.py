@@ -14,6 +14,7 @@ from srgan_infer.errors import ImageError
 from srgan_infer.images.formats import FORMATS, Format, choose_format
 from srgan_infer.images.read import refuse_address
 from srgan_infer.stores import Place, Remote
+from srgan_infer.video import is_video
 
 STREAM = "-"
 SUFFIX = "_upscaled"
@@ -72,6 +73,11 @@ class Job:
     skipped: str | None = None
     replaces: bool = False
     inner: Path | None = None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the result is a video, or the source."""
+        return any(file is not None and is_video(file.name) for file in (self.source, self.target))
 
 
 @dataclass(frozen=True)
@@ -200,7 +206,10 @@ def wanted_format(name: str | None) -> Format | None:
 
 def check_extension(output: str, wanted: Format | None) -> None:
     """Refuse a file name that says no format, or another than was asked for."""
-    if wanted is None:
+    if is_video(output):
+        if wanted is not None:
+            raise UsageError(f"--format {wanted.name} is for images, and {output} is a video.")
+    elif wanted is None:
         try:
             choose_format(output, None)
         except ImageError as error:
@@ -213,7 +222,7 @@ def is_file(output: str, names: Sequence[str]) -> bool:
     """Whether an output names a file rather than a folder."""
     if os.path.isdir(output) or output.endswith(("/", os.sep)) or not Path(output).suffix:
         return False
-    if Path(output).suffix.lower() in WRITTEN:
+    if Path(output).suffix.lower() in WRITTEN or is_video(output):
         return True
     return len(names) == 1 and not os.path.isdir(names[0])
 
@@ -340,8 +349,11 @@ def named(
 ) -> Job:
     """A job whose target the command names itself."""
     extension = source.suffix
+    if is_video(extension) and wanted is not None:
+        problem = f"--format {wanted.name} is for images, and this is a video; leave it out."
+        return Job(str(source), problem=problem)
     own = WRITTEN.get(extension.lower())
-    if wanted is None and own is None:
+    if wanted is None and own is None and not is_video(extension):
         extension = SAME_AS.get(extension.lower(), FALLBACK)
     elif wanted is not None and own != wanted:
         extension = wanted.suffixes[0]

@@ -27,7 +27,7 @@ from srgan_infer.version import __version__
 if TYPE_CHECKING:
     from srgan_infer.cli.jobs import Job, Shard
     from srgan_infer.cli.manifest import Manifest
-    from srgan_infer.resolver import SuperResolver
+    from srgan_infer.resolver import FileResult, SuperResolver
 
 # Jobs that are told beforehand, or one by one as a long list is read.
 Jobs = Sequence["Job"] | Iterator["Job"]
@@ -42,6 +42,7 @@ Make images four times larger with a neural network.
   srgan-upscale a.jpg b.png -o large      several, into a folder
   srgan-upscale photos -o large --recursive
   srgan-upscale in.jpg out.png --size 1600x
+  srgan-upscale clip.mp4 clip4x.mkv       a video
   cat in.jpg | srgan-upscale - > out.jpg
 """
 
@@ -216,6 +217,8 @@ def _parser() -> argparse.ArgumentParser:
     add("-r", "--recursive", action="store_true", default=False, help="enter subfolders")
     add("--format", metavar="F", default=None, help="png, jpg, webp, tif, ...; else as named")
     add("--quality", type=int, metavar="Q", default=None, help="1 to 100, of lossy formats")
+    add("--codec", metavar="C", default=None, help="of a video: libx264, libx265, libsvtav1, ...")
+    add("--crf", type=int, metavar="N", default=None, help="of a video: lower is better")
     add("--suffix", metavar="TEXT", default=None, help="put behind the names of results")
     add(
         "--strip-metadata",
@@ -550,19 +553,7 @@ def _upscale(
         if isinstance(job.target, Path):
             job.target.parent.mkdir(parents=True, exist_ok=True)
         with _files(job) as (source, target):
-            result = resolver.upscale_file(
-                source,
-                target,
-                format=args.format,
-                quality=args.quality,
-                overwrite=args.overwrite or job.replaces,
-                strip_metadata=args.strip_metadata,
-                keep_dates=args.keep_dates,
-                note=args.note,
-                damaged=args.damaged,
-                **_sizing(args),
-                progress=lambda done, total: step(job.name, done, total),
-            )
+            result = _result(args, job, resolver, source, target, step)
             written = None if result.target is None else result.target.stat().st_size
         if job.target is None:
             sys.stdout.buffer.flush()
@@ -585,6 +576,54 @@ def _upscale(
     }
     done = replace(job, target=result.target) if isinstance(job.target, Path) else job
     return Outcome(done, "done", facts=facts, warnings=result.warnings)
+
+
+def _result(
+    args: argparse.Namespace,
+    job: Job,
+    resolver: SuperResolver,
+    source: Any,
+    target: Any,
+    step: Step,
+) -> FileResult:
+    """Upscale an image or a video."""
+    overwrite = args.overwrite or job.replaces
+
+    def progress(done: int, total: int) -> None:
+        step(job.name, done, total)
+
+    if job.is_video:
+        _check_video(job)
+        return resolver.upscale_video(
+            source,
+            target,
+            codec=args.codec,
+            crf=args.crf,
+            overwrite=overwrite,
+            **_sizing(args),
+            progress=progress,
+        )
+    return resolver.upscale_file(
+        source,
+        target,
+        format=args.format,
+        quality=args.quality,
+        overwrite=overwrite,
+        strip_metadata=args.strip_metadata,
+        keep_dates=args.keep_dates,
+        note=args.note,
+        damaged=args.damaged,
+        **_sizing(args),
+        progress=progress,
+    )
+
+
+def _check_video(job: Job) -> None:
+    """Refuse a video without a name."""
+    from srgan_infer.errors import ImageError
+
+    if job.target is None:
+        raise ImageError("A video goes into a file, not to standard output; give -o NAME.mp4.")
 
 
 def _tell_settled(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
@@ -628,41 +667,62 @@ def _dry_run(args: argparse.Namespace, jobs: Jobs, resolvers: Sequence[SuperReso
             continue
         try:
             with _files(job) as (source, target):
-                plan = resolver.plan_file(
-                    source,
-                    None if job.target is None else target,
-                    format=args.format,
-                    quality=args.quality,
-                    strip_metadata=args.strip_metadata,
-                    note=args.note,
-                    **_sizing(args),
-                )
+                facts, warnings, pixels = _planned(args, job, resolver, source, target)
         except UpscaleError as error:
             report.tell(Outcome(job, "failed", str(error)))
             continue
         except OSError as error:
             report.tell(Outcome(job, "failed", _system_reason(error)))
             continue
-        seconds = speed * plan.input_pixels
+        seconds = speed * pixels
         total += seconds
-        facts = {
-            "input_size": plan.input_size,
-            "output_size": plan.size,
-            "frames": plan.frames,
-            "passes": len(plan.cut.passes),
-            "plan": str(plan.cut),
-            "steps": plan.cut.steps * plan.frames,
-            "memory_bytes": plan.memory_bytes,
-            "temporary_bytes": plan.temporary_bytes,
-            "estimated_seconds": round(seconds, 1),
-            "device": str(resolver.device),
-            "suggested_model": plan.suggested_model,
-        }
-        report.tell(Outcome(job, "planned", facts=facts, warnings=plan.warnings))
+        facts |= {"estimated_seconds": round(seconds, 1), "device": str(resolver.device)}
+        report.tell(Outcome(job, "planned", facts=facts, warnings=warnings))
     status = report.finish()
     if not report.quiet and report.total != 1:
         report.say(f"{duration(total / len(resolvers))} in all")
     return status
+
+
+def _planned(
+    args: argparse.Namespace, job: Job, resolver: SuperResolver, source: Any, target: Any
+) -> tuple[dict[str, Any], tuple[str, ...], int]:
+    """Facts and warnings of what would be done, and the pixels that the network has to read."""
+    if job.is_video:
+        from srgan_infer.video import FLICKER
+
+        _check_video(job)
+        video = resolver.plan_video(source, target, codec=args.codec, crf=args.crf, **_sizing(args))
+        facts = {
+            "input_size": video.clip.size,
+            "output_size": video.size,
+            "frames": video.frames,
+            "passes": video.output.passes,
+            "plan": str(video),
+        }
+        pixels = resolver.plan(*video.clip.size[::-1], **_sizing(args)).input_pixels
+        return facts, (*video.warnings, FLICKER), video.frames * pixels
+    plan = resolver.plan_file(
+        source,
+        None if job.target is None else target,
+        format=args.format,
+        quality=args.quality,
+        strip_metadata=args.strip_metadata,
+        note=args.note,
+        **_sizing(args),
+    )
+    facts = {
+        "input_size": plan.input_size,
+        "output_size": plan.size,
+        "frames": plan.frames,
+        "passes": len(plan.cut.passes),
+        "plan": str(plan.cut),
+        "steps": plan.cut.steps * plan.frames,
+        "memory_bytes": plan.memory_bytes,
+        "temporary_bytes": plan.temporary_bytes,
+        "suggested_model": plan.suggested_model,
+    }
+    return facts, plan.warnings, plan.input_pixels
 
 
 @contextmanager

@@ -144,6 +144,11 @@ class Plan:
         return (self,) if self.next_pass is None else (self, *self.next_pass.passes)
 
     @property
+    def input_pixels(self) -> int:
+        """Pixels that the network has to read, in all passes."""
+        return sum(one.width * one.height for one in self.passes)
+
+    @property
     def pieces(self) -> int:
         """Pieces of this pass, one more for each column of several bands: the rows held back."""
         held_back = self.kind == "bands" and len(self.rows) > 1

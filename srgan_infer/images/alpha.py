@@ -230,3 +230,14 @@ def join_alpha(color: Iterable[Array], alpha: Iterator[Array]) -> Iterator[Array
             waiting = more if waiting is None else np.concatenate([waiting, more])
         yield np.concatenate([rows, waiting[: rows.shape[0]]], axis=2)
         waiting = waiting[rows.shape[0] :]
+
+
+def on_white(rows: Array) -> Array:
+    """Composite (h, W, 2 | 4) rows over white."""
+    top = 1.0 if rows.dtype == np.float32 else float(np.iinfo(rows.dtype).max)
+    alpha = rows[..., -1:].astype(np.float32) / np.float32(top)
+    color = rows[..., :-1] * alpha + np.float32(top) * (1 - alpha)
+    if rows.dtype != np.float32:
+        color = np.rint(color)
+    result: Array = color.astype(rows.dtype)
+    return result

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from srgan_infer.errors import ImageError
 from srgan_infer.files import NewFile, new_file
+from srgan_infer.images.alpha import on_white
 from srgan_infer.images.formats import Content, Sink, check_output, choose_format
 from srgan_infer.images.keeping import fit
 from srgan_infer.images.metadata import Metadata
@@ -70,7 +71,7 @@ class Writer:
                 f"rows must be (h, {self._width}, {self._channels}), not {rows.shape}."
             )
         if self._kept < self._channels:
-            rows = _on_white(rows)
+            rows = on_white(rows)
         elif self._kept > self._channels:
             rows = rows[..., [0, 0, 0, 1]]
         with _writing(self._name):
@@ -174,17 +175,6 @@ def _as_dtype(rows: Array, dtype: np.dtype[Any]) -> Array:
     if rows.dtype == dtype:
         return rows
     raise ValueError(f"rows are {rows.dtype}, which does not fit {dtype}.")
-
-
-def _on_white(rows: Array) -> Array:
-    """Composite (h, W, 2 | 4) rows over white."""
-    top = 1.0 if rows.dtype == np.float32 else float(np.iinfo(rows.dtype).max)
-    alpha = rows[..., -1:].astype(np.float32) / np.float32(top)
-    color = rows[..., :-1] * alpha + np.float32(top) * (1 - alpha)
-    if rows.dtype != np.float32:
-        color = np.rint(color)
-    result: Array = color.astype(rows.dtype)
-    return result
 
 
 @contextmanager
