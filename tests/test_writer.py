@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from helpers import noise
-from PIL import Image, ImageCms, features
+from PIL import Image, ImageCms, ImageFilter, ImageSequence, features
 
 from srgan_infer.errors import ImageError
 from srgan_infer.images.blocks import INCH, Density
 from srgan_infer.images.formats import FORMATS, check_output
 from srgan_infer.images.metadata import Metadata
+from srgan_infer.images.palette import indexed
 from srgan_infer.images.read import open_file
 from srgan_infer.images.write import create
 
@@ -371,3 +372,83 @@ def test_every_listed_format_is_one_that_pillow_or_we_write() -> None:
     for kind in FORMATS:
         if not kind.feature or features.check(kind.feature):
             assert kind.name in Image.SAVE
+
+
+def sky(shift: int = 0) -> Array:
+    """(96, 128, 3): a slope behind a disc that moves."""
+    y, x = np.mgrid[:96, :128]
+    pixels = np.dstack([80 + y * 1.1, 130 + y * 0.9, 220 - y * 0.25 + x * 0.15])
+    pixels[(y - 48) ** 2 + (x - 40 - 16 * shift) ** 2 < 400] = (200, 120, 60)
+    return pixels.astype(np.uint8)
+
+
+def gif_of(frames: list[Array]) -> list[Array]:
+    """Frames through a GIF file, as RGBA."""
+    file = io.BytesIO()
+    height, width, channels = frames[0].shape
+    with create(
+        file, format="gif", size=(width, height), channels=channels, n_frames=len(frames)
+    ) as writer:
+        for frame in frames:
+            writer.write(frame)
+    with Image.open(file) as image:
+        return [np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(image)]
+
+
+def decibel(one: Array, other: Array) -> float:
+    return float(10 * np.log10(255**2 / max(np.square(one.astype(int) - other).mean(), 1e-9)))
+
+
+class TestGifColours:
+    def test_an_animation_is_as_good_as_a_still(self) -> None:
+        (still,) = gif_of([sky()])
+        animated = gif_of([sky(shift) for shift in range(3)])
+        for shift, frame in enumerate(animated):
+            assert decibel(frame[..., :3], sky(shift)) > decibel(still[..., :3], sky()) - 0.6
+            assert len(np.unique(frame.reshape(-1, 4), axis=0)) > 200
+
+    def test_so_it_is_with_transparency(self) -> None:
+        (opaque,) = gif_of([sky()])
+        frames = [np.dstack([sky(shift), np.full((96, 128), 255, np.uint8)]) for shift in range(3)]
+        for frame in frames:
+            frame[:20, :30, 3] = 0
+            frame[20:30, :30, 3] = 127  # hidden
+            frame[30:40, :30, 3] = 128  # visible
+        for found, right in zip(gif_of(frames), frames, strict=True):
+            visible = right[..., 3] >= 128
+            assert np.array_equal(found[..., 3] == 255, visible)
+            good = decibel(opaque[visible][:, :3], sky()[visible])
+            assert decibel(found[visible][:, :3], right[visible][:, :3]) > good - 0.6
+
+    def test_few_colours_are_exact(self) -> None:
+        pixels = np.random.default_rng(0).integers(0, 4, (40, 40, 3), np.uint8) * 85
+        for frame in gif_of([pixels, pixels[::-1], pixels[:, ::-1]]):
+            assert len(np.unique(frame.reshape(-1, 4), axis=0)) == 64
+        assert np.array_equal(gif_of([pixels, pixels[::-1]])[1][..., :3], pixels[::-1])
+        grey = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+        assert np.array_equal(gif_of([grey])[0][..., :1], grey)
+
+    def test_what_stands_still_keeps_its_colours(self) -> None:
+        pixels = np.random.default_rng(0).integers(0, 6, (40, 40, 3), np.uint8) * 50
+        pixels[:20] = np.random.default_rng(1).integers(0, 256, (20, 40, 3), np.uint8)
+        other = pixels.copy()
+        other[:5, :5] = pixels[25:30, :5]
+        first, second = gif_of([pixels, other])
+        assert np.array_equal(first[20:], second[20:])
+
+    def test_broad_slopes_are_dithered_and_photographs_are_not(self) -> None:
+        x, y = np.meshgrid(np.linspace(20, 255, 256), np.linspace(10, 140, 200))
+        slopes = np.dstack([x, y, np.full_like(x, 90)]).astype(np.uint8)
+        found = indexed(slopes).image
+        plain = Image.fromarray(slopes).quantize(256, Image.Quantize.MEDIANCUT)
+        blurred = [
+            np.asarray(image.convert("RGB").filter(ImageFilter.GaussianBlur(1.5)))
+            for image in (Image.fromarray(slopes), found, plain)
+        ]
+        assert decibel(blurred[1], blurred[0]) > decibel(blurred[2], blurred[0]) + 5
+        with Image.open(Path(__file__).parents[1] / "docs" / "images" / "sample.png") as photograph:
+            pixels = np.asarray(photograph.convert("RGB"))
+        plain = Image.fromarray(pixels).quantize(256, Image.Quantize.MEDIANCUT)
+        assert np.array_equal(
+            np.asarray(indexed(pixels).image.convert("RGB")), np.asarray(plain.convert("RGB"))
+        )

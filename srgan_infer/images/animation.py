@@ -22,6 +22,7 @@ from PIL import Image
 
 from srgan_infer.images.encoder_output import EncoderOutput, Finish
 from srgan_infer.images.metadata import Metadata
+from srgan_infer.images.palette import Frame, indexed
 from srgan_infer.images.png import SIGNATURE, PngWriter, write_chunk
 from srgan_infer.images.rows import Blocks
 
@@ -160,6 +161,7 @@ class GifSink:
         self._mode = MODES[channels]
         self._metadata = metadata
         self._frames = Blocks(size[1])
+        self._last: Frame | None = None
         self._done = 0
 
     def write(self, rows: Array) -> None:
@@ -187,7 +189,8 @@ class GifSink:
                     part = comment[start : start + 255]
                     self._stream.write(bytes([len(part)]) + part)
                 self._stream.write(b"\x00")
-        transparent, palette, descriptor, data = _gif_parts(_encoded_gif(frame, self._mode))
+        self._last = indexed(frame, self._last)
+        transparent, palette, descriptor, data = _gif_parts(_encoded_gif(self._last.image))
         delay = min(round(_duration(self._metadata, self._done) / 10), 65535)
         disposal = CLEAR if "A" in self._mode else KEEP
         flags = disposal << 2 | (transparent is not None)
@@ -326,24 +329,12 @@ def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 12 + length
 
 
-def _encoded_gif(frame: Array, mode: str) -> bytes:
+def _encoded_gif(frame: Image.Image) -> bytes:
     """A frame as a GIF file of its own, by Pillow."""
+    # The number for pixels that are not there is always told: without it some readers take
+    # what is cleared for opaque.
     output = io.BytesIO()
-    if "A" not in mode:
-        pixels = frame[..., 0] if mode == "L" else frame
-        Image.fromarray(np.ascontiguousarray(pixels)).save(output, "GIF")
-        return output.getvalue()
-    color = frame[..., :-1] if mode == "RGBA" else frame[..., [0, 0, 0]]
-    palette = Image.fromarray(np.ascontiguousarray(color)).quantize(255)
-    colors = palette.getpalette() or []
-    # A pixel is there or not. The number for those that are not is always told: without it
-    # some readers take what is cleared for opaque.
-    hidden = len(colors) // 3
-    numbers = np.asarray(palette).copy()
-    numbers[frame[..., -1] < 128] = hidden
-    image = Image.fromarray(numbers)
-    image.putpalette([*colors, 0, 0, 0])
-    image.save(output, "GIF", transparency=hidden, optimize=False)
+    frame.save(output, "GIF", optimize=False)
     return output.getvalue()
 
 

@@ -18,6 +18,7 @@ from srgan_infer.images.animation import ApngSink, GifSink, SpooledSink
 from srgan_infer.images.encoder_output import EncoderOutput
 from srgan_infer.images.keeping import fit
 from srgan_infer.images.metadata import Metadata
+from srgan_infer.images.palette import indexed
 from srgan_infer.images.png import PngWriter
 from srgan_infer.images.tiff import TiffWriter
 
@@ -165,10 +166,9 @@ class PillowSink:
     def finish(self) -> None:
         """Encode."""
         image = self._image
-        if self._kind.mask and "A" in self._mode:
-            # Pillow would take the faintest pixel for visible.
-            image.putalpha(image.getchannel("A").point([0] * 128 + [255] * 128))
-        if self._mode == "LA" and not self._kind.grey_alpha:
+        if self._kind.mask:
+            image = indexed(np.asarray(image).reshape(image.height, image.width, -1)).image
+        elif self._mode == "LA" and not self._kind.grey_alpha:
             image = image.convert("RGBA")
         finish = FINISH.get(self._kind.name)
         metadata = self._metadata
