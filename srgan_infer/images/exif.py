@@ -460,7 +460,7 @@ class Block:
         kind, packed = entry.kind, pack(entry.kind, values, self.order)
         if packed is None and entry.kind in WHOLE and entry.count == 1:
             kind, packed = LONG, pack(LONG, values, self.order)
-        if packed is None:
+        if packed is None or (len(packed) > 4 and self._in_a_table(entry)):
             return False
         struct.pack_into(self.order + "H", self._data, entry.slot + 2, kind)
         if len(packed) <= 4:
@@ -510,6 +510,12 @@ class Block:
     def _find(self, name: str, tag: int) -> Entry | None:
         directory = self.directories.get(name)
         return directory.entries.get(tag) if directory else None
+
+    def _in_a_table(self, entry: Entry) -> bool:
+        """Whether a damaged entry's values lie where a directory or the header does."""
+        end = entry.place + entry.length
+        tables = [(one.place, one.link + 4) for one in self.directories.values()]
+        return any(entry.place < last and first < end for first, last in [(0, 8), *tables])
 
     def _used(self) -> list[tuple[int, int]]:
         """Where everything lies that stays."""

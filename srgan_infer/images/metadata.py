@@ -424,7 +424,17 @@ def _upright_exif(
             if one and other:
                 block.put(*across, other)
                 block.put(*down, one)
-    return block.data()
+    return _checked(block.data(), damaged)
+
+
+def _checked(data: bytes, damaged: list[str]) -> bytes:
+    """A block that can still be read; nothing if its parts lay over each other."""
+    try:
+        exif.Block(data)
+    except exif.DamagedError:
+        damaged.append("the EXIF data")
+        return b""
+    return data
 
 
 def _resized_exif(
@@ -448,16 +458,22 @@ def _resized_exif(
         for where in EXIF_SUBJECT:
             values = [float(value) for value in block.numbers(*where)]
             put(where, xmp.scaled_subject(values, float(x), float(y)))
-        for across, down in EXIF_FOCAL_PLANE:
-            for where, factor in ((across, x), (down, y)):
-                put(where, [value * factor for value in block.numbers(*where)])
+        # Both are read before one is written: they may share their bytes.
+        focal = {
+            where: [value * factor for value in block.numbers(*where)]
+            for across, down in EXIF_FOCAL_PLANE
+            for where, factor in ((across, x), (down, y))
+        }
+        for where, scaled in focal.items():
+            put(where, scaled)
     if density is not None and density.physical:
         unit = block.numbers(exif.MAIN, DENSITY_UNIT)[:1]
         units = {2: blocks.INCH, 3: blocks.CENTIMETRE}
         metres = units.get(int(unit[0]) if unit else 2, blocks.INCH)
         for where, value in zip(EXIF_DENSITY, density.per(metres), strict=True):
             put(where, [value])
-    return block.data(), lost
+    damaged: list[str] = []
+    return _checked(block.data(), damaged), lost + damaged
 
 
 # Entries of a GeoTIFF that count pixels: pixel size, tie points, transformation, and
