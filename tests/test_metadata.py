@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import zlib
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -1096,3 +1097,66 @@ def test_a_phones_second_view_in_a_folder_becomes_a_jpeg(
     for path in out.iterdir():
         with Image.open(path) as opened:
             assert opened.format == "JPEG"
+
+
+def pages(*kinds: tuple[int, exif.Tree], size: tuple[int, int] = SIZE) -> bytes:
+    """A TIFF file of several directories: their NewSubfileType and further entries."""
+    data = bytearray(b"II*\0" + bytes(4))
+    link = 4
+    for kind, tree in kinds:
+        pixels = np.asarray(image(size)).tobytes()
+        place = len(data)
+        data += pixels
+        own: exif.Tree = {
+            **{254: number(4, kind), 256: number(4, size[0]), 257: number(4, size[1])},
+            **{258: number(3, 8, 8, 8), 259: number(3, 1), 262: number(3, 2)},
+            **{273: number(4, place), 277: number(3, 3), 278: number(4, size[1])},
+            279: number(4, len(pixels)),
+            **tree,
+        }
+        struct.pack_into("<I", data, link, len(data))
+        link = len(data) + 2 + 12 * len(own)
+        data += exif.encode_directory(own, len(data))
+    return bytes(data)
+
+
+def test_thumbnails_pyramids_and_masks_of_a_tiff_file_are_no_pages() -> None:
+    full: exif.Tree = {271: (2, 5, b"Full\0")}
+    small: exif.Tree = {271: (2, 6, b"Small\0")}
+    for data in (
+        pages((0, full), (1, small), (1, small)),
+        pages((1, small), (0, full), (4, {})),
+        pages((0, full), (5, {}), (1, small)),
+    ):
+        source = open_file(io.BytesIO(data))
+        assert not any("pages" in one for one in source.warnings)
+        assert tree_of(source.metadata.exif)[271] == (2, 5, b"Full\0")
+    assert any(
+        "2 pages" in one for one in open_file(io.BytesIO(pages((0, full), (2, full)))).warnings
+    )
+
+
+def test_values_that_share_their_bytes_are_scaled_once() -> None:
+    source = bytearray(block({34665: {41486: number(5, 100), 41487: number(5, 100)}}))
+    first, second = (source.index(struct.pack("<HHI", tag, 5, 1)) + 8 for tag in (41486, 41487))
+    source[second : second + 4] = source[first : first + 4]
+    kept = Metadata(size=SIZE, exif=bytes(source)).resized((64, 48)).exif
+    assert tree_of(kept)[34665] == {41486: number(5, 400), 41487: number(5, 400)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_bytes_make_a_file_fail_for_its_metadata(data: st.DataObject) -> None:
+    format = data.draw(st.sampled_from(["jpg", "png", "webp", "tif", "jp2", "avif", "gif"]))
+    changed = bytearray(RICH.setdefault(format, through(rich(), format)[0]))
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, min(len(changed) - 1, 1200)))
+        changed[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    turn = data.draw(st.integers(1, 8))
+    metadata, _ = read_metadata(NAMES[format], io.BytesIO(changed), size=SIZE, orientation=turn)
+    for kind in FORMATS:
+        with suppress(ImageError):  # changed into HDR
+            check_output("", format=kind.name, size=(48, 64), channels=3, metadata=metadata)
+
+
+RICH: dict[str, bytes] = {}

@@ -116,7 +116,7 @@ def fit(name: str, metadata: Metadata, n_frames: int = 1) -> tuple[Metadata, tup
         metadata = _with_density_in_exif(metadata)
     metadata, lost = _kept(name, keeping, metadata)
     if lost:
-        sentences.append(f"{name} has no place for {', '.join(lost)}: left out.")
+        sentences.append(f"{name} is written without {', '.join(lost)}.")
     for shorten in (_fit_exif, _fit_tiff, _fit_xmp, _fit_lengths, _fit_density):
         metadata, sentence = shorten(name, keeping, metadata)
         sentences += [sentence] if sentence else []

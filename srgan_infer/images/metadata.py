@@ -17,6 +17,8 @@ from srgan_infer.images.exif import Value
 
 COLOR_SPACES = {1: b"GRAY", 3: b"RGB "}
 
+HOLDS_MORE = "The file holds more than the image, which is not carried over:"
+
 # Of what has more pixels to the inch, the pixels count the thing that is shown, not paper: no
 # scanner goes beyond. So the number grows with the image.
 FINEST_PRINT = 12_800
@@ -272,8 +274,7 @@ def read_metadata(
     )
     sentences = []
     if found.parts:
-        parts = _listed(found.parts)
-        sentences.append(f"The file holds more than the image, which is not carried over: {parts}.")
+        sentences.append(f"{HOLDS_MORE} {_listed(found.parts)}.")
     if stale := [one for one in stale if one and one not in found.parts]:
         sentences.append(f"What describes the old file is left out: {_listed(stale)}.")
     if found.others:

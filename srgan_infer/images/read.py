@@ -30,7 +30,13 @@ from srgan_infer.images.integrity import (
     end_of,
 )
 from srgan_infer.images.kinds import READ, kind_of
-from srgan_infer.images.metadata import Metadata, estimated_quality, orientation, read_metadata
+from srgan_infer.images.metadata import (
+    HOLDS_MORE,
+    Metadata,
+    estimated_quality,
+    orientation,
+    read_metadata,
+)
 from srgan_infer.images.notices import gathered, sentences
 from srgan_infer.images.pillow import (
     PilRows,
@@ -280,7 +286,8 @@ def open_file(
                 _check_size(read_jxl_header(stream).size, 1, stream, max_pixels)
             with _opened(source) as image:
                 opened = _describe(image, source, stream, max_pixels)
-        more = _more_follows(opened.format, source, stream)
+        told = any(one.startswith(HOLDS_MORE) for one in opened.warnings)
+        more = () if told else _more_follows(opened.format, source, stream)
         warnings = (*opened.warnings, *more, *sentences(lines))
         return replace(opened, warnings=warnings, _damaged=damaged)
 
@@ -363,7 +370,7 @@ def _describe(
 
 def _describe_tiff(source: Source, stream: BinaryIO, max_pixels: int | None) -> SourceImage:
     """The first page that is no thumbnail, in a layout of ours or in one of Pillow's."""
-    pages = [page for page in tiff_rows.directories(stream) if not page.number(254, 0) & 1]
+    pages = [page for page in tiff_rows.directories(stream) if _is_page(page)]
     page = pages[0] if pages else tiff_rows.read_directory(stream)
     layout = tiff_rows.read_layout(page, stream)
     warnings = []
@@ -405,6 +412,11 @@ def _describe_tiff(source: Source, stream: BinaryIO, max_pixels: int | None) -> 
         _file=source,
         _layout=layout,
     )
+
+
+def _is_page(directory: tiff_rows.Directory) -> bool:
+    """Whether a directory is neither a smaller version of a page (1) nor its mask (4)."""
+    return not directory.number(254, 0) & 5 and directory.number(255, 1) != 2
 
 
 def _tiff_mode(layout: Layout) -> str:
