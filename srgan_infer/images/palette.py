@@ -69,16 +69,16 @@ def indexed(pixels: Array, last: Frame | None = None) -> Frame:
 
 def _best(image: Image.Image, count: int, colors: Array, last: Frame | None) -> Image.Image:
     own = image.quantize(count, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    error = _error(image, own)
-    if error == 0:
+    if _error(image, own) == 0:
         return own
-    if last is not None:
-        shared = _with_palette_of(last, image, colors)
-        if _error(image, shared) <= error * 10 ** (SAME_PALETTE / 10):
-            return shared
     dithered = image.quantize(palette=own, dither=Image.Dither.FLOYDSTEINBERG)
     bands, left = (_error(image, one, from_afar=True) for one in (own, dithered))
-    return dithered if left * 10 ** (DITHER_GAIN / 10) < bands else own
+    best = dithered if left * 10 ** (DITHER_GAIN / 10) < bands else own
+    if last is not None:
+        shared = _with_palette_of(last, image, colors)
+        if _error(image, shared) <= _error(image, best) * 10 ** (SAME_PALETTE / 10):
+            return shared
+    return best
 
 
 def _with_palette_of(last: Frame, image: Image.Image, colors: Array) -> Image.Image:
