@@ -535,7 +535,7 @@ def _copies(container: Any, out: Any, video: Any) -> dict[Any, Any]:
             continue
         copies[stream] = copy = out.add_stream_from_template(stream)
         copy.metadata.update(stream.metadata)
-        copy.disposition = stream.disposition
+        copy.disposition = stream.disposition.value
     container_own = ("major_brand", "minor_version", "compatible_brands", "encoder")
     out.metadata.update({k: v for k, v in container.metadata.items() if k not in container_own})
     if hasattr(container, "chapters"):
