@@ -916,7 +916,7 @@ class SuperResolver:
 
         ``.onnx`` is for ONNX Runtime, OpenCV and all that read this format. Its input
         ``input`` is N×3×H×W float32, RGB in [0, 1]; its output ``output`` is
-        N×3×(scale·H)×(scale·W) float32, not clipped. Before it is written its result is
+        N×3×(scale·H)×(scale·W) float32, clipped to [0, 1]. Before it is written its result is
         compared with this library's in ONNX Runtime. The scale, the halo that a tile
         needs, the SHA-256 of the weights, the model's name and licence are in its
         ``metadata_props``. It takes the extra ``srgan-infer[export]``.
