@@ -167,7 +167,7 @@ def draw_second_order(probability: float, count: int, rng: torch.Generator) -> S
     arXiv 2107.10833: the mildest are nearly clean, so that clean inputs stay sharp.
     """
     strength = torch.rand(count, generator=rng)
-    # One size for the batch; as strong as the strongest image allows.
+    # The images of a batch have one size, so this strength is theirs together.
     reach = float(torch.rand((), generator=rng))
     first = draw_round(strength, rng, sigma=2.0, shrink=reach * 0.85, noise=30.0, poisson=3.0)
     second = draw_round(strength, rng, sigma=1.0, shrink=reach * 0.5, noise=20.0, poisson=2.0)
@@ -237,7 +237,8 @@ def blur_kernels(sigmas: Tensor, angles: Tensor, shapes: Tensor, kinds: Tensor) 
     radius = (along / sigmas[:, :1, None]).square() + (across / sigmas[:, 1:, None]).square()
     shape = torch.where(kinds < 0.7, 1.0, shapes)[:, None, None]
     bell = torch.exp(-0.5 * radius**shape)
-    plateau = 1 / (1 + radius**shape)
+    # Heavier tails than these would blur even where sigma is small.
+    plateau = 1 / (1 + radius ** shape.clamp(1, 2))
     kernels = torch.where((kinds < 0.85)[:, None, None], bell, plateau)
     return kernels / kernels.sum((1, 2), keepdim=True)
 
