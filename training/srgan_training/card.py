@@ -16,6 +16,7 @@ from srgan_training.judge import JUDGE
 from srgan_training.runs import Folder, Stage
 from srgan_training.tables import table
 
+DATA_TITLE = "Training data"
 LIMITS = """\
 Trained for ×{scale} on images reduced by antialiased bicubic{degraded}. Blur, noise or \
 compression of other kinds are enlarged with the rest. {invents}Not meant for evidence: faces, \
@@ -56,6 +57,7 @@ def make_card(
     means: Mapping[str, Mapping[str, Mapping[str, Any]]] | None,
     features: str | None = None,
     earlier: Sequence[Mapping[str, Any]] = (),
+    earlier_data: str = "",
     blend: str = "",
     share: float = 1.0,
     teacher: str = "",
@@ -78,8 +80,8 @@ def make_card(
         From :func:`results`, or None if it was not evaluated.
     features
         What the feature network of the evaluation is called.
-    earlier
-        Stages of the published model that the first run started from, by its card.
+    earlier, earlier_data
+        Stages and images of the published model that the first run started from, by its card.
     blend, share
         The weights are the last run's by this share, and another model's for the rest.
     teacher
@@ -137,7 +139,7 @@ def make_card(
     )
     if degraded:
         purpose = f"for compressed, noisy or slightly blurred photographs; {purpose}"
-    network = last.generator
+    network, start = last.generator, Path(stages[0].config.start).name
     parts = [
         f"---\n{front.to_yaml()}\n---\n",
         f"# {name}\n",
@@ -152,7 +154,7 @@ def make_card(
         "original's, mean over five layers; lower is closer.\n\n" + results_table(means, features)
         if means
         else "Not evaluated.\n",
-        "## Training data\n",
+        f"## {DATA_TITLE}\n",
         table(
             ["folder", "images", "what", "licence"],
             [[f.name, f"{f.images:,}", f.what or "not described", f.licence] for f in folders],
@@ -160,6 +162,11 @@ def make_card(
         )
         if folders
         else "Not recorded.\n",
+        *(
+            [f"What `{start}` was trained on, which this model started from:\n\n{earlier_data}\n"]
+            if earlier_data
+            else []
+        ),
         "## Training\n",
         table(
             ["stage", "steps", "minutes", "batch", "crop (low-resolution)", "seed"],
@@ -177,7 +184,7 @@ def make_card(
         ),
         f"Hardware: {machine}. Wall time: {minutes:.1f} minutes.\n",
     ]
-    if start := Path(stages[0].config.start).name:
+    if start:
         parts.append(
             f"The runs started from the published `{start}`; what its card says of its own is in "
             "the table.\n"

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from srgan_infer import weights
 from srgan_infer.network.generator import Generator
-from srgan_training.card import make_card
+from srgan_training.card import DATA_TITLE, make_card
 from srgan_training.errors import TrainingError
 from srgan_training.generator import TrainingGenerator, deploy
 from srgan_training.runs import (
     Stage,
     card_facts,
+    card_section,
     count_images,
     describe_teacher,
     read_licences,
@@ -173,7 +174,7 @@ def export(
         described["share"] = blend.share
         state = blended(generator, blend)
     if start := stages[0].config.start:
-        described["earlier"] = earlier_stages(start)
+        described |= earlier_training(start)
     card = make_card(name, stages, means=None, **described)
     weights.save(folder, generator.config, state, card, half)
     written = weights.read(folder, name)
@@ -192,11 +193,16 @@ def blended(generator: Generator, blend: Blend) -> Mapping[str, Tensor]:
     return weights.blend(other, ours, blend.share).state
 
 
-def earlier_stages(start: str) -> list[dict[str, Any]]:
+def earlier_training(start: str) -> dict[str, Any]:
     """What the card of a published model, which a run started from, tells of its own runs."""
     folder = weights.load(start).folder
-    stages = card_facts(folder).get("stages", []) if folder is not None else []
-    return [{**stage, "model": Path(start).name} for stage in stages]
+    if folder is None:
+        return {}
+    stages = card_facts(folder).get("stages", [])
+    return {
+        "earlier": [{**stage, "model": Path(start).name} for stage in stages],
+        "earlier_data": card_section(folder, DATA_TITLE),
+    }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

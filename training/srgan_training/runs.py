@@ -79,6 +79,14 @@ def card_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
+def card_section(folder: Path, title: str) -> str:
+    """What a model card says below a heading; empty if there is none."""
+    card = folder / weights.CARD_FILE
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    _, found, rest = text.partition(f"\n## {title}\n")
+    return rest.partition("\n## ")[0].strip() if found else ""
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder of training images, as the card lists it."""

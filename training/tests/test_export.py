@@ -200,7 +200,10 @@ def test_a_blend_of_nothing_is_refused(
 
 
 def test_runs_of_the_published_model_that_it_started_from_are_listed(tmp_path: Path) -> None:
-    write_run(tmp_path / "one", small(name="first"), step=700)
+    (tmp_path / "lakes").mkdir()
+    Image.new("RGB", (120, 120)).save(tmp_path / "lakes/a.png")
+    data = DataConfig(folders=(str(tmp_path / "lakes"),), validation=0.0)
+    write_run(tmp_path / "one", small(name="first", data=data), step=700)
     assert main(["export", str(tmp_path / "one"), str(tmp_path / "published")]) == 0
     start = str(tmp_path / "published")
     write_run(tmp_path / "two", small(name="second", start=start), step=300)
@@ -210,6 +213,7 @@ def test_runs_of_the_published_model_that_it_started_from_are_listed(tmp_path: P
     assert "| second | 300 | 1.5 |" in card
     assert "Wall time: 3.0 minutes" in card
     assert "started from the published `published`" in card
+    assert "| lakes | 1 |" in card.split("What `published` was trained on")[1]
     assert str(tmp_path) not in card
 
 
