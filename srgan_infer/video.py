@@ -46,8 +46,8 @@ OPTIONS = {
 UNSPECIFIED, BT709, BT601 = 2, 1, 6
 PQ, CONSTANT_LUMINANCE = 16, 10
 LIMITED, FULL = 1, 2
-# H.273's number of a matrix, and what swscale calls the same.
-MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+# Matrices that swscale knows.
+MATRICES = (1, 4, 5, 6, 7, 9)
 # Players take an untagged video of more rows than this to be BT.709.
 SD_ROWS = 576
 # swscale: bicubic chroma, rounded accurately, at full horizontal resolution.
@@ -553,10 +553,9 @@ def _pixels(frame: Any, clip: Clip, source: Any) -> Array:
             f"{frame.width}x{frame.height}; cut it there and upscale the parts."
         )
     kind = "rgb48le" if clip.depth > 8 else "rgba" if clip.transparent else "rgb24"
+    frame.colorspace = clip.matrix
     pixels = frame.reformat(
         format=kind,
-        src_colorspace=MATRICES[clip.matrix],
-        dst_colorspace=MATRICES[clip.matrix],
         src_color_range=FULL if clip.full_range else LIMITED,
         dst_color_range=FULL,
         interpolation=ACCURATE,
@@ -577,10 +576,9 @@ def _frame(pixels: Array, plan: VideoPlan) -> Any:
     clip = plan.clip
     kind = "rgb48le" if pixels.dtype == np.uint16 else "rgb24"
     frame = _av().VideoFrame.from_ndarray(pixels, format=kind)
+    frame.colorspace = clip.matrix
     return frame.reformat(
         format=plan.pixel_format,
-        src_colorspace=MATRICES[clip.matrix],
-        dst_colorspace=MATRICES[clip.matrix],
         src_color_range=FULL,
         dst_color_range=FULL if clip.full_range else LIMITED,
         interpolation=ACCURATE,
