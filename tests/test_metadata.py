@@ -1160,3 +1160,44 @@ def test_no_bytes_make_a_file_fail_for_its_metadata(data: st.DataObject) -> None
 
 
 RICH: dict[str, bytes] = {}
+
+
+@pytest.mark.parametrize(
+    ("tag", "text"),
+    [
+        (34682, "[Scan]\r\nPixelWidth=2e-09\r\nPixelHeight=2e-09\r\n"),
+        (34118, "AP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = 2.000 nm\r\n"),
+    ],
+)
+def test_the_pixel_size_of_an_electron_microscope_becomes_a_resolution(tag: int, text: str) -> None:
+    data, _, warned = through(tiff_with(_bytes(tag, text.encode() + b"\0", 2)), "tif")
+    density = held(data, "tif").density
+    assert density is not None
+    assert density.per(blocks.METRE) == (Fraction(2 * 10**9), Fraction(2 * 10**9))
+    assert any(exif.tag_name(tag) in one for one in warned)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_gif_keeps_xmp_its_comment_and_the_shape_of_pixels(frames: int) -> None:
+    metadata = Metadata(
+        size=(4, 4),
+        xmp=packet_with(region("4", "6", "2", "3", "16", "12", "pixel", "attributes")),
+        comment=b"c" * 700,
+        density=blocks.Density(Fraction(4), Fraction(3), Fraction(0)),
+        durations=(20.0, 30.0),
+        loop=5,
+    )
+    out = io.BytesIO()
+    with create(
+        out, format="gif", size=(4, 4), channels=3, n_frames=frames, metadata=metadata
+    ) as writer:
+        for shade in range(frames):
+            writer.write(np.full((4, 4, 3), 255 * shade, np.uint8))
+    assert writer.warnings == ()
+    found = held(out.getvalue(), "gif")
+    assert (found.xmp, found.comment) == (metadata.xmp, metadata.comment)
+    assert found.density is not None
+    assert float(found.density.x / found.density.y) == pytest.approx(4 / 3, abs=0.02)
+    with Image.open(io.BytesIO(out.getvalue())) as opened:
+        assert getattr(opened, "n_frames", 1) == frames
+        opened.load()

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from srgan_infer.images.embed import gif_shape, gif_xmp
 from srgan_infer.images.encoder_output import EncoderOutput, Finish
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.palette import Frame, indexed
@@ -150,7 +151,7 @@ class GifSink:
     channels
         1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
     metadata
-        Its ``durations``, ``loop`` and ``comment`` are written.
+        All that a GIF file has a place for is written.
     """
 
     def __init__(
@@ -178,7 +179,8 @@ class GifSink:
 
     def _add(self, frame: Array) -> None:
         if not self._done:
-            self._stream.write(b"GIF89a" + struct.pack("<HHBBB", *self._size, 0x70, 0, 0))
+            shape = gif_shape(self._metadata.density) or 0
+            self._stream.write(b"GIF89a" + struct.pack("<HHBBB", *self._size, 0x70, 0, shape))
             if self._metadata.loop is not None:
                 data = b"\x03\x01" + struct.pack("<H", self._metadata.loop) + b"\x00"
                 self._stream.write(bytes([EXTENSION, 0xFF, 11]) + b"NETSCAPE2.0" + data)
@@ -189,6 +191,7 @@ class GifSink:
                     part = comment[start : start + 255]
                     self._stream.write(bytes([len(part)]) + part)
                 self._stream.write(b"\x00")
+            self._stream.write(gif_xmp(self._metadata))
         self._last = indexed(frame, self._last)
         transparent, palette, descriptor, data = _gif_parts(_encoded_gif(self._last.image))
         delay = min(round(_duration(self._metadata, self._done) / 10), 65535)

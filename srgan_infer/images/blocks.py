@@ -24,6 +24,7 @@ from srgan_infer.images.exif import Value
 
 # What is inflated of a compressed profile or packet, and read of a text, at most.
 LARGEST = 1 << 26
+LARGEST_TEXT = 1 << 20
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_NAME = b"http://ns.adobe.com/xap/1.0/\0"
@@ -924,6 +925,7 @@ def _tiff(stream: BinaryIO) -> FileBlocks:
         tree = {}
     ground, lost_ground = exif.read_tree(structure, "<", GEOGRAPHY)
     stated, resolution = _tiff_density(structure, main)
+    stated = _electron_density(structure, main) or stated
     raw = {tag: structure.value(entry) for tag, entry in main.entries.items() if tag in TIFF_BLOCKS}
     others: list[str] = []
     parts = [STALE_TAGS[tag] for tag in main.entries if tag in STALE_TAGS and tag != 34377]
@@ -954,6 +956,33 @@ def _tiff(stream: BinaryIO) -> FileBlocks:
 
 
 TIFF_BLOCKS = (700, 33723, 34377, 34675)
+
+
+# What electron microscopes write: FEI (34680, 34682) in metres, Zeiss (34118) with a unit.
+FEI, ZEISS = (34682, 34680), 34118
+
+
+def _electron_density(structure: exif.Structure, directory: exif.Directory) -> Density | None:
+    """The size of a pixel as an electron microscope states it."""
+    for tag in (*FEI, ZEISS):
+        entry = directory.entries.get(tag)
+        text = structure.value(entry)[:LARGEST_TEXT].decode("latin-1") if entry else ""
+        across = re.search(r"PixelWidth\s*=\s*([\d.]+(?:[eE][-+]?\d{1,3})?)\s", text)
+        down = re.search(r"PixelHeight\s*=\s*([\d.]+(?:[eE][-+]?\d{1,3})?)\s", text)
+        zeiss = re.search(r"Image Pixel Size = ([\d.]+) ([pnµu]?m)\b", text)
+        try:
+            if across and down:
+                sizes = [1 / Fraction(one[1]) for one in (across, down)]
+            elif zeiss:
+                metres = {"pm": 12, "nm": 9, "µm": 6, "um": 6, "m": 0}[zeiss[2]]
+                sizes = [Fraction(10**metres) / Fraction(zeiss[1])] * 2
+            else:
+                continue
+        except (ValueError, ZeroDivisionError):
+            continue
+        own = density(sizes[0], sizes[1], METRE)
+        return replace(own, physical=True) if own else None
+    return None
 
 
 def _first_page(structure: exif.Structure) -> int:

@@ -241,6 +241,36 @@ def tiff_tree(metadata: Metadata) -> tuple[exif.Tree, tuple[int, ...]]:
     return tree, lost
 
 
+def gif(file: BinaryIO, metadata: Metadata) -> Iterator[bytes]:
+    """The bytes of a GIF file with the shape of its pixels, and XMP behind its first palette."""
+    head = bytearray(file.read(13))
+    head[12] = gif_shape(metadata.density) or 0
+    yield bytes(head)
+    if head[10] & 0x80:
+        yield file.read(3 * (2 << (head[10] & 7)))
+    yield gif_xmp(metadata)
+    yield from _rest(file)
+
+
+def gif_shape(density: blocks.Density | None) -> int | None:
+    """The shape of a pixel as GIF has it, in 64ths; None if it does not fit."""
+    if density is None or density.unit:
+        return None
+    value = round(64 * density.y / density.x) - 15
+    return value if 1 <= value <= 255 else None
+
+
+def gif_xmp(metadata: Metadata) -> bytes:
+    """The extension of a GIF file that holds XMP; nothing if there is none.
+
+    The packet lies there plainly. Readers that take its bytes for lengths of blocks come
+    to the bytes behind it, each of which leads them to the last one.
+    """
+    if not metadata.xmp:
+        return b""
+    return b"\x21\xff\x0bXMP DataXMP" + metadata.xmp + b"\1" + bytes(range(255, -1, -1)) + b"\0"
+
+
 def jpeg2000(file: BinaryIO, metadata: Metadata) -> Iterator[bytes]:
     """The bytes of a JP2 file with a profile, a resolution, EXIF, XMP and IPTC."""
     for box in list(boxes.file_boxes(file)):

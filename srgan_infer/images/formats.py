@@ -211,6 +211,7 @@ def save_options(kind: Format, content: Content) -> dict[str, Any]:
 FINISH: dict[str, Callable[[BinaryIO, Metadata], Iterator[bytes]]] = {
     "JPEG": embed.jpeg,
     "PNG": embed.png,
+    "GIF": embed.gif,
     "AVIF": embed.avif,
     "JPEG2000": embed.jpeg2000,
 }

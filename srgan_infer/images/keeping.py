@@ -78,7 +78,7 @@ KEEPS = {
     ),
     "AVIF": Keeping(frozenset({"exif", "icc", "xmp", "color"})),
     "BMP": Keeping(frozenset({"density"})),
-    "GIF": Keeping(frozenset({"comment"}), delay=655350, step=10, loop=65535),
+    "GIF": Keeping(frozenset({"xmp", "comment"}), shape=True, delay=655350, step=10, loop=65535),
     "JPEG2000": Keeping(
         frozenset({"exif", "icc", "xmp", "iptc", "density", "comment"}), comment=65531
     ),
@@ -165,6 +165,8 @@ def _kept(name: str, keeping: Keeping, metadata: Metadata) -> tuple[Metadata, li
     for one in fields(metadata):
         value = getattr(metadata, one.name)
         if one.name not in WORDS or not value or one.name in keeping.fields:
+            continue
+        if isinstance(value, blocks.Density) and not value.unit and keeping.shape:
             continue
         gone[one.name] = getattr(empty, one.name)
         if _means_something(one.name, metadata):
@@ -257,6 +259,7 @@ def _fit_density(name: str, keeping: Keeping, metadata: Metadata) -> tuple[Metad
     fits: dict[str, Any] = {
         "PNG": embed.phys,
         "BMP": embed.phys,
+        "GIF": embed.gif_shape,
         "JPEG": embed.jfif_density,
         "JPEG2000": embed.jp2_density,
         "TIFF": embed.tiff_density,

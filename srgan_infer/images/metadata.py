@@ -141,7 +141,7 @@ class Metadata:
             self,
             size=size,
             exif=block,
-            xmp=xmp.resized(self.xmp, old, size) if self.xmp else b"",
+            xmp=xmp.resized(self.xmp, old, size, physical=bool(density and density.physical)),
             density=density,
             ground=ground,
             lost=tuple(dict.fromkeys((*self.lost, *lost, *lost_ground))),
@@ -425,7 +425,7 @@ def _upright_exif(
             if one and other:
                 block.put(*across, other)
                 block.put(*down, one)
-    return _checked(block.data(), damaged)
+    return _checked(block.data(), damaged) if block.tags(exif.MAIN) else b""
 
 
 def _checked(data: bytes, damaged: list[str]) -> bytes:

@@ -66,7 +66,10 @@ class TiffWriter:
         self._dtype = dtype
         self._metadata = metadata
         line = self._width * channels * dtype.itemsize
-        self._big = line * self._height > CLASSIC_BYTES if big is None else big
+        if big is None:
+            told = len(encode_directory(tiff_tree(metadata)[0], 0))
+            big = line * self._height + told > CLASSIC_BYTES
+        self._big = big
         self._strip_rows = min(max(STRIP_BYTES // line, 1), self._height)
         self._stream = stream
         self._file = stream if stream.seekable() else tempfile.TemporaryFile()  # noqa: SIM115

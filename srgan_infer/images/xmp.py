@@ -160,14 +160,20 @@ def scaled_subject(values: list[float], x: float, y: float) -> list[float]:
     return scaled + values[4:]
 
 
-def resized(packet: bytes, old: tuple[int, int], new: tuple[int, int]) -> bytes:
+def resized(
+    packet: bytes, old: tuple[int, int], new: tuple[int, int], physical: bool = False
+) -> bytes:
     """The same with all that counts pixels set for another size.
 
     Parameters
     ----------
     old, new
         (W, H).
+    physical
+        Whether the resolution counts the thing that is shown, and so grows too.
     """
+    if not packet:
+        return b""
     spaces = _spaces(packet)
     x, y = new[0] / old[0], new[1] / old[1]
     for names, length, factor in ((ALONG_X, new[0], x), (ALONG_Y, new[1], y)):
@@ -183,6 +189,9 @@ def resized(packet: bytes, old: tuple[int, int], new: tuple[int, int]) -> bytes:
         packet = _with_list(packet, spaces, EXIF, name, scaled_list)
     packet = _replaced(packet, spaces, EXIF, "FocalPlaneXResolution", _times(x))
     packet = _replaced(packet, spaces, EXIF, "FocalPlaneYResolution", _times(y))
+    if physical:
+        packet = _replaced(packet, spaces, TIFF, "XResolution", _times(x))
+        packet = _replaced(packet, spaces, TIFF, "YResolution", _times(y))
     return _regions_resized(packet, spaces, x, y)
 
 
