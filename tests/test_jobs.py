@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from srgan_infer.cli import jobs
 from srgan_infer.cli.jobs import Job, UsageError, plan
+from srgan_infer.cli.lists import Lists, plan_lazily
 
 
 @pytest.fixture(autouse=True)
@@ -264,3 +266,54 @@ class TestContradictions:
     def test_formats(self, output: str, options: dict[str, Any], expected: str) -> None:
         touch("a.png")
         assert expected in refusal(["a.png"], output, **options)
+
+
+class TestPassedOver:
+    def folder(self, path: Path, *names: str) -> Path:
+        path.mkdir(exist_ok=True)
+        for name in names:
+            (path / name).write_bytes(b"")
+        return path
+
+    def test_other_files_are_counted_by_extension(self, tmp_path: Path) -> None:
+        folder = self.folder(tmp_path / "in", "a.jpg", "b.DNG", "c.dng", "d.txt", "e", ".hidden")
+        (folder / "deeper").mkdir()
+        done, passed = jobs.plan([str(folder)], str(tmp_path / "out"))
+        assert done.source == folder / "a.jpg"
+        assert passed.skipped == "4 files passed over: .dng (2), .txt (1), no extension (1)."
+
+    def test_a_folder_without_images_says_what_there_is(self, tmp_path: Path) -> None:
+        folder = self.folder(tmp_path / "in", "b.dng")
+        (only,) = jobs.plan([str(folder)], str(tmp_path / "out"), recursive=True)
+        assert only.problem == "There is no image in this folder. 1 file passed over: .dng (1)."
+
+    @pytest.mark.parametrize("installed", [True, False])
+    def test_what_a_package_reads_is_taken_or_it_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+    ) -> None:
+        folder = self.folder(tmp_path / "in", "a.jpg", "b.heic", "c.JXL")
+        monkeypatch.setattr(jobs, "is_installed", lambda name: installed)
+        if not installed:
+            monkeypatch.setattr(jobs, "READ_ONLY", (".ico",))
+        planned = jobs.plan([str(folder)], str(tmp_path / "out"))
+        if installed:
+            assert [job.target and job.target.name for job in planned] == [
+                "a.jpg",
+                "b.png",
+                "c.png",
+            ]
+        else:
+            assert planned[1].skipped == (
+                "2 files passed over: .heic (1), .jxl (1). "
+                "pip install 'srgan-infer[formats]' reads .heic, .jxl."
+            )
+
+    def test_patterns_count_too(self, tmp_path: Path) -> None:
+        folder = self.folder(tmp_path / "in", "a.jpg", "a.dng")
+        _, passed = jobs.plan([str(folder / "a.*")], str(tmp_path / "out"))
+        assert passed.skipped == "1 file passed over: .dng (1)."
+
+    def test_a_long_list_says_the_same(self, tmp_path: Path) -> None:
+        folder = self.folder(tmp_path / "in", "a.jpg", "b.dng")
+        lazily = plan_lazily(Lists([str(folder)], None, None, False), str(tmp_path / "out"))
+        assert [job.skipped for job in lazily] == [None, "1 file passed over: .dng (1)."]

@@ -6,12 +6,14 @@ import glob
 import hashlib
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srgan_infer.errors import ImageError
 from srgan_infer.images.formats import FORMATS, Format, choose_format
+from srgan_infer.images.kinds import PLUGINS, is_installed
 from srgan_infer.images.read import refuse_address
 from srgan_infer.stores import Place, Remote
 from srgan_infer.video import is_video
@@ -34,6 +36,15 @@ READ_ONLY = (
     ".dib",
     ".pbm",
     ".pfm",
+    ".jpf",
+    ".j2c",
+    ".jpc",
+    *(
+        suffix
+        for name, (_, suffixes) in PLUGINS.items()
+        if is_installed(name)
+        for suffix in suffixes
+    ),
 )
 FALLBACK = ".png"
 # A JPEG with a second view behind it.
@@ -249,17 +260,22 @@ def _find(
             continue
         if os.path.isdir(path):
             before = len(problems)
-            inside = list(_walk(path, path, recursive, output, problems))
+            others: Counter[str] = Counter()
+            inside = list(_walk(path, path, recursive, output, problems, others))
             found += inside
             if not inside and len(problems) == before:
-                deeper = "" if recursive else "; subfolders need --recursive"
-                problems.append(Job(name, problem=f"There is no image in this folder{deeper}."))
+                problems.append(Job(name, problem=no_image(recursive, others)))
+            elif others:
+                problems.append(Job(name, skipped=passed_over(others)))
         elif os.path.lexists(name) or not glob.has_magic(name):
             found.append(Found(path, Path(path.name), listed=False))
         else:
             before = len(problems)
-            inside = list(matches(name, recursive, output, problems))
+            others = Counter()
+            inside = list(matches(name, recursive, output, problems, others))
             found += inside
+            if others:
+                problems.append(Job(name, skipped=passed_over(others)))
             if not inside and len(problems) == before:
                 problems.append(Job(name, problem="No image matches this pattern."))
     unique: dict[str, Found] = {}
@@ -268,13 +284,43 @@ def _find(
     return list(unique.values()), problems
 
 
+def no_image(recursive: bool, others: Counter[str]) -> str:
+    """What is said of a folder without images."""
+    deeper = "" if recursive else "; subfolders need --recursive"
+    return " ".join(
+        filter(None, (f"There is no image in this folder{deeper}.", passed_over(others)))
+    )
+
+
+def passed_over(others: Counter[str]) -> str | None:
+    """What is said of the files in a folder that are not taken, by their extension."""
+    if not others:
+        return None
+    kinds = ", ".join(f"{suffix or 'no extension'} ({n})" for suffix, n in others.most_common())
+    missing = [
+        suffix
+        for name, (_, suffixes) in PLUGINS.items()
+        if not is_installed(name)
+        for suffix in suffixes
+        if suffix in others
+    ]
+    advice = f" pip install 'srgan-infer[formats]' reads {', '.join(missing)}." if missing else ""
+    count = sum(others.values())
+    return f"{count} file{'s' * (count > 1)} passed over: {kinds}.{advice}"
+
+
 def _walk(
-    folder: Path, base: Path, recursive: bool, output: Path | None, problems: list[Job]
+    folder: Path,
+    base: Path,
+    recursive: bool,
+    output: Path | None,
+    problems: list[Job],
+    others: Counter[str],
 ) -> Iterator[Found]:
     """Images in a folder, by their extension and in the order of their names.
 
     The output folder is not entered, so that results do not become sources. What cannot
-    be looked at goes to the problems.
+    be looked at goes to the problems; other files are counted by their extension.
     """
     waiting = [folder]
     while waiting:
@@ -292,8 +338,10 @@ def _walk(
             try:
                 if is_image(path) and entry.is_file():
                     yield Found(path, path.relative_to(base), listed=True)
-                elif recursive and entry.is_dir(follow_symlinks=False):
-                    deeper.append(path)
+                elif entry.is_dir(follow_symlinks=False):
+                    deeper += [path] if recursive else []
+                elif entry.is_file():
+                    others[path.suffix.lower()] += 1
             except OSError as error:  # such as a symbolic link to itself
                 problems.append(Job(str(path), problem=f"{error.strerror}."))
         waiting += [
@@ -302,7 +350,11 @@ def _walk(
 
 
 def matches(
-    pattern: str, recursive: bool, output: Path | None, problems: list[Job]
+    pattern: str,
+    recursive: bool,
+    output: Path | None,
+    problems: list[Job],
+    others: Counter[str],
 ) -> Iterator[Found]:
     """What a pattern matches, where the shell did not look."""
     parts = Path(pattern).parts
@@ -316,9 +368,11 @@ def matches(
             continue
         if os.path.isdir(path):
             if recursive:
-                yield from _walk(path, base, True, output, problems)
+                yield from _walk(path, base, True, output, problems, others)
         elif exact or is_image(path):
             yield Found(path, path.relative_to(base), listed=True)
+        else:
+            others[path.suffix.lower()] += 1
 
 
 def is_image(path: Place) -> bool:

@@ -10,6 +10,7 @@ import glob
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from srgan_infer.cli.jobs import (
     is_image,
     matches,
     named,
+    no_image,
+    passed_over,
     wanted_folder,
     wanted_format,
 )
@@ -291,10 +294,13 @@ def _named_entries(name: str, recursive: bool, output: Place | None) -> Iterator
         none = True
         problems: list[Job] = []
         local = output if isinstance(output, Path) else None
-        for one in matches(name, recursive, local, problems):
+        others: Counter[str] = Counter()
+        for one in matches(name, recursive, local, problems, others):
             none = False
             yield one.path, one.inner
         yield from problems
+        if others:
+            yield Job(name, skipped=passed_over(others))
         if none and not problems:
             yield Job(name, problem="No image matches this pattern.")
 
@@ -302,15 +308,19 @@ def _named_entries(name: str, recursive: bool, output: Place | None) -> Iterator
 def _walk(folder: Path, inner: Path, recursive: bool, output: Place | None) -> Iterator[Entry]:
     """Images in a folder by their extension; the output folder is not entered."""
     none = True
-    for entry in _files(folder, recursive, output):
+    others: Counter[str] = Counter()
+    for entry in _files(folder, recursive, output, others):
         none = False
         yield entry if isinstance(entry, Job) else (entry, inner / entry.relative_to(folder))
     if none:
-        deeper = "" if recursive else "; subfolders need --recursive"
-        yield Job(str(folder), problem=f"There is no image in this folder{deeper}.")
+        yield Job(str(folder), problem=no_image(recursive, others))
+    elif others:
+        yield Job(str(folder), skipped=passed_over(others))
 
 
-def _files(folder: Path, recursive: bool, output: Place | None) -> Iterator[Path | Job]:
+def _files(
+    folder: Path, recursive: bool, output: Place | None, others: Counter[str]
+) -> Iterator[Path | Job]:
     folders = []
     try:
         with os.scandir(folder) as entries:
@@ -321,27 +331,33 @@ def _files(folder: Path, recursive: bool, output: Place | None) -> Iterator[Path
                 try:
                     if is_image(path) and entry.is_file():
                         yield path
-                    elif recursive and entry.is_dir(follow_symlinks=False):
-                        folders.append(path)
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders += [path] if recursive else []
+                    elif entry.is_file():
+                        others[path.suffix.lower()] += 1
                 except OSError as error:  # such as a symbolic link to itself
                     yield Job(str(path), problem=f"{error.strerror}.")
     except OSError as error:
         yield Job(str(folder), problem=f"It cannot be listed: {error.strerror}.")
     for path in folders:
         if not (isinstance(output, Path) and identity(path) == identity(output)):
-            yield from _files(path, recursive, output)
+            yield from _files(path, recursive, output, others)
 
 
 def _walk_remote(folder: Remote, recursive: bool, output: Place | None) -> Iterator[Entry]:
     base = folder.url.rstrip("/") + "/"
     avoided = f"{output}".rstrip("/") + "/" if isinstance(output, Remote) else None
     none = True
+    others: Counter[str] = Counter()
     try:
         for one in folder.walk(recursive):
             name = one.url.removeprefix(base)
-            if any(part.startswith(".") for part in name.split("/")) or not is_image(one):
+            if any(part.startswith(".") for part in name.split("/")):
                 continue
             if avoided is not None and avoided != base and one.url.startswith(avoided):
+                continue
+            if not is_image(one):
+                others[one.suffix.lower()] += 1
                 continue
             none = False
             yield one, _inner(name)
@@ -349,8 +365,9 @@ def _walk_remote(folder: Remote, recursive: bool, output: Place | None) -> Itera
         yield Job(str(folder), problem=str(error))
         return
     if none:
-        deeper = "" if recursive else "; subfolders need --recursive"
-        yield Job(str(folder), problem=f"There is no image in this folder{deeper}.")
+        yield Job(str(folder), problem=no_image(recursive, others))
+    elif others:
+        yield Job(str(folder), skipped=passed_over(others))
 
 
 def _is_result(source: Place, suffix: str) -> bool:
