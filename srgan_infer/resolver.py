@@ -397,7 +397,8 @@ class SuperResolver:
             For this call; ``None`` is what was given at construction.
         progress
             ``True`` for a progress bar on stderr, or a function that is called
-            with the number of steps done and in total.
+            with the number of steps done and in total. What it raises ends the work and
+            comes out as it is.
 
         Returns
         -------
@@ -590,7 +591,8 @@ class SuperResolver:
             For this call; ``None`` is what was given at construction.
         progress
             ``True`` for a progress bar on stderr, or a function that is called
-            with the number of steps done and in total, over all frames.
+            with the number of steps done and in total, over all frames. What it
+            raises ends the work, leaves no file, and comes out as it is: so cancel.
 
         Raises
         ------

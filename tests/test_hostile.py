@@ -601,3 +601,12 @@ class TestRoomOnTheDisk:
                 usage = shutil._ntuple_diskusage(free, 0, free)
                 patch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
                 sr.plan_file(sample, target)
+
+
+def test_a_library_that_cannot_be_loaded(
+    source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under ``ulimit -v``."""
+    monkeypatch.setitem(sys.modules, "srgan_infer.resolver", None)
+    assert main([str(source), str(source.with_name("out.png"))]) == 2
+    assert capsys.readouterr().err.startswith("srgan-upscale: A library cannot be loaded (")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from srgan_infer.cli.reports import Outcome, Report, Step, bars, duration
 from srgan_infer.cli.streams import foreign_lines, give_up_standard_output, standard_streams
-from srgan_infer.errors import UpscaleError, printable
+from srgan_infer.errors import UpscaleError, in_words, printable
 from srgan_infer.version import __version__
 
 if TYPE_CHECKING:
@@ -120,9 +120,14 @@ def _main(arguments: Sequence[str]) -> int:
             _check_streams(args, jobs)
             if not any(_is_open(job) for job in jobs):
                 return _tell_settled(args, jobs)
-        resolvers = _resolvers(args)
+        with in_words():
+            resolvers = _resolvers(args)
     except (UsageError, UpscaleError, ValueError) as error:
         return _refuse(str(error))
+    except ImportError as error:
+        return _refuse(
+            f"A library cannot be loaded ({error}); give it more memory, or install again."
+        )
     if args.dry_run:
         return _dry_run(args, jobs, resolvers)
     return _run(args, jobs, resolvers)

@@ -19,6 +19,9 @@ from torch import Tensor
 
 from srgan_infer.errors import UpscaleError
 
+if sys.platform == "linux":
+    import resource
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 # Just under the largest block from whose freeing glibc learns.
@@ -332,8 +335,6 @@ def free_addresses() -> int:
     """Bytes that the process may still map (``ulimit -v``)."""
     if sys.platform != "linux":
         return 2**62
-    import resource
-
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return 2**62
