@@ -1075,6 +1075,9 @@ def _as_pil(big: Array, mode: str, metadata: Metadata) -> Image.Image:
         kind, top = ("16-bit", 65535) if big.dtype == np.uint16 else ("floating point", 1)
         _warn((f"Pillow has no {kind} colour: the image has 8 bits; upscale_file keeps it.",))
         big = np.round(big * (255 / top)).astype(np.uint8)
+    if metadata.color is not None and not metadata.icc:
+        what = "HDR" if metadata.color.hdr else "of other colours than sRGB"
+        _warn((f"The image is {what}, which a PIL image cannot say; upscale_file does.",))
     return to_pil(big, mode, metadata)
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from srgan_infer import SuperResolver, __version__
+from srgan_infer import ImageWarning, SuperResolver, __version__
 from srgan_infer.cli.main import main
 from srgan_infer.errors import ImageError
 from srgan_infer.images import blocks, exif, xmp
@@ -1201,3 +1201,12 @@ def test_gif_keeps_xmp_its_comment_and_the_shape_of_pixels(frames: int) -> None:
     with Image.open(io.BytesIO(out.getvalue())) as opened:
         assert getattr(opened, "n_frames", 1) == frames
         opened.load()
+
+
+def test_a_pil_image_of_an_hdr_file_says_that_it_no_longer_is(
+    resolver: SuperResolver, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png_with((b"cICP", bytes([9, 16, 0, 1]))))
+    with pytest.warns(ImageWarning, match="HDR"):
+        resolver(path)

@@ -331,8 +331,6 @@ def _describe(
         channels, dtype, _ = conversion(image, transparent_key(image))
         if is_cut(image):
             warnings.append("More than 8 bits a channel are cut to 8: Pillow cannot read them.")
-    if name == "HEIF" and getattr(image, "n_frames", 1) > 1:
-        warnings.append("It holds more than one image; the main one is read.")
     if image.mode == "CMYK" and image.info.get("icc_profile") and not cmyk_transform(image):
         warnings.append("The CMYK profile cannot be used: the colours are converted without it.")
     if animated and name == "GIF":
