@@ -228,7 +228,11 @@ def test_a_batch_with_a_broken_file(visit: Any, images: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("huge.png", "20000×10000 pixels"), ("notes.txt", "is"), ("heavy.png", "at most 1 MB are taken")],
+    [
+        ("huge.png", "20000×10000 pixels"),
+        ("notes.txt", "is"),
+        ("heavy.png", "at most 1 MB are taken"),
+    ],
 )
 def test_what_is_not_taken_is_told_in_the_page(
     visit: Any, images: Path, name: str, words: str

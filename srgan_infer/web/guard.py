@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -32,7 +33,11 @@ READ = (
 )
 POSTED = (UPLOAD, f"{API}/queue/join", f"{API}/call/", f"{API}/cancel", f"{API}/reset")
 
+JOIN = f"{API}/queue/join"
+SESSION = "srgan_infer.session"  # in the scope of a request that joins the queue: whose it is
 STREAM_END = b'"msg":"close_stream"'
+# What Gradio's page needs at most, on a busy machine, to take note of a stream's end.
+SETTLE_SECONDS = 0.25
 
 JSON_BYTES = 1_000_000
 FILES_IN_ONE_UPLOAD = 10  # of the largest size; of smaller ones more
@@ -98,6 +103,7 @@ class Guard:
         self._lifespan = lifespan
         self._folder = folder
         self._max_upload = max_upload
+        self._ended: dict[str, float] = {}  # sessions whose stream has just ended, and when
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
@@ -120,7 +126,11 @@ class Guard:
         async def answer(message: Message) -> None:
             nonlocal answered, ended
             answered = True
-            ended = ended or STREAM_END in message.get("body", b"")
+            if message["type"] == "http.response.start" and SESSION in scope:
+                await self._settled(scope[SESSION])
+            if STREAM_END in message.get("body", b""):
+                ended = True
+                self._note_end(scope)
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message.get("headers", []),
@@ -160,7 +170,27 @@ class Guard:
             raise RefusedError(400, "The request is not JSON.") from None
         for name in _paths(content):
             self._check_path(name)
+        if path == JOIN and isinstance(content, dict):
+            scope[SESSION] = str(content.get("session_hash"))
         return _replayed(body, receive)
+
+    def _note_end(self, scope: Scope) -> None:
+        now = time.monotonic()
+        self._ended = {
+            session: end for session, end in self._ended.items() if now - end < SETTLE_SECONDS
+        }
+        session = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
+        self._ended[session] = now
+
+    async def _settled(self, session: str) -> None:
+        """Wait until a session's page must know that its stream has ended.
+
+        The page looks whether it has one when it reads that it has joined the queue. If its
+        stream ended in between unnoticed, it would open no other one and wait for ever.
+        """
+        end = self._ended.pop(session, None)
+        if end is not None:
+            await asyncio.sleep(max(0.0, end + SETTLE_SECONDS - time.monotonic()))
 
     def _check_path(self, name: object) -> None:
         """Files may only be named that were uploaded here or made here."""
