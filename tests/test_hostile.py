@@ -8,10 +8,12 @@ import os
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import unicodedata
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -610,3 +612,58 @@ def test_a_library_that_cannot_be_loaded(
     monkeypatch.setitem(sys.modules, "srgan_infer.resolver", None)
     assert main([str(source), str(source.with_name("out.png"))]) == 2
     assert capsys.readouterr().err.startswith("srgan-upscale: A library cannot be loaded (")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def absurd_files() -> dict[str, tuple[bytes, int]]:
+    """Files with resolutions, delays and loop counts that few formats hold; and their frames."""
+    still, gif, apng = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    frames = [noise(), noise().transpose(Image.Transpose.ROTATE_180)]
+    frames[0].save(still, "PNG")
+    frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=9, loop=65535)
+    frames[0].save(apng, "PNG", save_all=True, append_images=frames[1:], duration=9, loop=2**31 - 1)
+    png = still.getvalue()
+    files = {
+        f"resolution{value}.png": (
+            png[:33] + chunk(b"pHYs", struct.pack(">IIB", value, value, 1)) + png[33:],
+            1,
+        )
+        for value in (0, 1, 2**31 - 1, 2**32 - 1)
+    }
+    for name, high, low in (("tall", 2**32 - 1, 1), ("tiny", 1, 2**32 - 1), ("zero", 0, 0)):
+        buffer = io.BytesIO()
+        frames[0].save(buffer, "TIFF", dpi=(300, 300))
+        data = buffer.getvalue().replace(struct.pack("<II", 300, 1), struct.pack("<II", high, low))
+        files[f"{name}.tif"] = data, 1
+    delay = b"\x21\xf9\x04"
+    at = gif.getvalue().index(delay) + 4
+    files["delay.gif"] = gif.getvalue()[:at] + b"\xff\xff" + gif.getvalue()[at + 2 :], 2
+    slow = bytearray(apng.getvalue())
+    at = slow.index(b"fcTL")
+    struct.pack_into(">HH", slow, at + 24, 65535, 1)  # eighteen hours
+    slow[at + 30 : at + 34] = struct.pack(">I", zlib.crc32(slow[at : at + 30]))
+    files["delay.png"] = bytes(slow), 2
+    return files
+
+
+@pytest.mark.parametrize("name", sorted(absurd_files()))
+@pytest.mark.parametrize("format", ["png", "jpg", "webp", "tif", "gif", "avif", "bmp", "jp2"])
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_format_cannot_hold_is_left_out(sr: SuperResolver, name: str, format: str) -> None:
+    feature = {"webp": "webp", "avif": "avif", "jp2": "jpg_2000"}.get(format)
+    if feature and not features.check(feature):
+        pytest.skip(f"this Pillow is built without {feature}")
+    data, frames = absurd_files()[name]
+    target = io.BytesIO()
+    if frames > 1 and format in ("jpg", "tif", "bmp", "jp2"):
+        with pytest.raises(ImageError, match="holds one image"):
+            sr.upscale_file(data, target, format=format)
+        return
+    result = sr.upscale_file(data, target, format=format)
+    with Image.open(target) as image:
+        image.load()
+        assert image.size == result.size == (48, 36)
+        assert getattr(image, "n_frames", 1) == frames
