@@ -20,7 +20,8 @@ DATA_TITLE = "Training data"
 LIMITS = """\
 Trained for ×{scale} on images reduced by antialiased bicubic{degraded}. Blur, noise or \
 compression of other kinds are enlarged with the rest. {invents}Not meant for evidence: faces, \
-text and licence plates below a few pixels a stroke cannot be recovered."""
+text and licence plates below a few pixels a stroke cannot be recovered. Patterns of single \
+pixels, such as dithering, pixel art, screentones and letters 8 pixels high, change their shape."""
 
 
 def results_table(means: Mapping[str, Mapping[str, Mapping[str, Any]]], network: str | None) -> str:
