@@ -73,6 +73,7 @@ def resident(process: int) -> float:
 def make_files(folder: Path, count: int, edge: int) -> Path:
     """Images of noise in folders of a thousand, and a list of them."""
     pixels = np.random.default_rng(0).integers(0, 256, (edge, edge, 3), dtype=np.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
     image = folder / "image.png"
     Image.fromarray(pixels).save(image)
     data = image.read_bytes()

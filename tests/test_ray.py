@@ -175,13 +175,24 @@ class TestPieces:
 # What follows is slow: a cluster has to be started.
 
 
+# What Python runs first in each process of the cluster: one image ends its process.
+DEADLY = """
+import os
+from srgan_infer.batch import UpscaleBatch
+encoded = UpscaleBatch._encoded
+UpscaleBatch._encoded = lambda *args: os._exit(1) if args[1] == b"deadly" else encoded(*args)
+"""
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of two nodes on this machine, of one processor each."""
     from ray.cluster_utils import Cluster
 
+    first = tmp_path_factory.mktemp("first")
+    (first / "sitecustomize.py").write_text(DEADLY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (first, ROOT))))
         patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         small = {"num_cpus": 1, "object_store_memory": 200 * 2**20}
@@ -265,6 +276,18 @@ class TestCluster:
         with tarfile.open("out/t.tar") as tar:
             assert sorted(tar.getnames()) == [f"{index}.png" for index in range(9)]
         assert not [name for name in os.listdir("out") if name.endswith(".part")]
+
+    def test_an_image_that_kills_its_worker_each_time(
+        self, cluster: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        names = folder(4)
+        Path("in/deadly.png").write_bytes(b"deadly")
+        assert ray_main((*self.COMMAND, "--piece", "1")) == 1
+        assert "4 done, 1 failed" in capsys.readouterr().err
+        assert written() == sorted([*names, "failed.jsonl"])
+        failed = json.loads(Path("out/failed.jsonl").read_text())
+        assert failed["input"] == "deadly.png"
+        assert "worker died" in failed["reason"]
 
     def test_the_driver_is_killed(self, cluster: str) -> None:
         names = folder(60, (120, 90))
