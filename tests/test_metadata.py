@@ -1012,7 +1012,7 @@ def test_the_plan_says_what_the_result_will_not_keep(resolver: SuperResolver) ->
 
 
 def test_images_in_memory_keep_their_exif_and_what_their_owner_changed(
-    resolver: SuperResolver,
+    resolver: SuperResolver, tmp_path: Path
 ) -> None:
     source = block(in_order(PLAIN, ">"), ">")
     with Image.open(io.BytesIO(jpeg_with((0xE1, exif.PREFIX + source)))) as opened:
@@ -1020,7 +1020,9 @@ def test_images_in_memory_keep_their_exif_and_what_their_owner_changed(
         assert big.info["exif"] == exif.PREFIX + source
         opened.getexif()[305] = "edited"
         assert resolver(opened).getexif()[305] == "edited"
-    with Image.open(io.BytesIO(tiff_with(PLAIN))) as opened:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff_with(PLAIN))
+    with Image.open(path) as opened:
         assert resolver(opened).getexif()[271] == "Maker"
 
 
@@ -1210,3 +1212,24 @@ def test_a_pil_image_of_an_hdr_file_says_that_it_no_longer_is(
     path.write_bytes(png_with((b"cICP", bytes([9, 16, 0, 1]))))
     with pytest.warns(ImageWarning, match="HDR"):
         resolver(path)
+
+
+@pytest.mark.parametrize("head", [bytes(4), b"\0\0\0\6" + exif.PREFIX, b"", exif.PREFIX])
+def test_exif_of_jpeg_xl_with_and_without_the_place_it_begins_at(head: bytes) -> None:
+    content = head + block(PLAIN)
+    data = struct.pack(">I4s", 12, b"JXL ") + b"\r\n\x87\n"
+    data += struct.pack(">I4s", 8 + len(content), b"Exif") + content
+    assert read_blocks("JXL", io.BytesIO(data)).exif == block(PLAIN)
+
+
+def test_an_orientation_in_xmp_does_not_change_the_exif_of_an_image_in_memory(
+    resolver: SuperResolver,
+) -> None:
+    source = block(in_order(PLAIN, ">"), ">")
+    packet = packet_with("", 'tiff:Orientation="6"')
+    file = jpeg_with((0xE1, exif.PREFIX + source), (0xE1, blocks.XMP_NAME + packet))
+    with Image.open(io.BytesIO(file)) as opened:
+        assert resolver(opened).info["exif"] == exif.PREFIX + source
+        opened.getexif().get_ifd(34665)[33434] = 0.5
+        details = resolver(opened).getexif().get_ifd(34665)
+        assert details[33434] == 0.5

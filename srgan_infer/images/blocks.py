@@ -792,12 +792,18 @@ def _heif(stream: BinaryIO) -> FileBlocks:
     found = FileBlocks()
     for item in items.described_by(primary.number):
         data = items.data(item)
-        if item.kind == b"Exif" and len(data) > 4:
-            skip = 4 + int.from_bytes(data[:4], "big")
-            found = replace(found, exif=data[skip:].removeprefix(exif.PREFIX))
+        if item.kind == b"Exif":
+            found = replace(found, exif=_boxed_exif(data))
         elif item.kind == b"mime" and item.content == b"application/rdf+xml":
             found = replace(found, xmp=data)
     return replace(_heif_color(found, primary), parts=tuple(_heif_parts(items)))
+
+
+def _boxed_exif(data: bytes) -> bytes:
+    """EXIF behind the four bytes that say where it begins, which some programs leave out."""
+    if not data.startswith((b"II*\0", b"MM\0*", exif.PREFIX)):
+        data = data[4 + int.from_bytes(data[:4], "big") :]
+    return data.removeprefix(exif.PREFIX)
 
 
 def _heif_color(found: FileBlocks, item: boxes.Item) -> FileBlocks:
@@ -863,9 +869,7 @@ def _jxl(stream: BinaryIO) -> FileBlocks:
     others: list[str] = []
     for box in boxes.file_boxes(stream):
         if box.kind == b"Exif":
-            data = boxes.content(stream, box)
-            skip = 4 + int.from_bytes(data[:4], "big")
-            found = replace(found, exif=data[skip:].removeprefix(exif.PREFIX))
+            found = replace(found, exif=_boxed_exif(boxes.content(stream, box)))
         elif box.kind == b"xml ":
             found = replace(found, xmp=boxes.content(stream, box))
         elif box.kind == b"brob":

@@ -314,24 +314,36 @@ def metadata_in_memory(image: Image.Image, channels: int, converted: bool) -> Me
 
 def _exif_in_memory(image: Image.Image) -> bytes:
     """The EXIF block as it was read, or as Pillow writes it where the caller changed it."""
-    raw = image.info.get("exif") or b""
+    info = image.info
+    raw = info.get("exif") or b""
     raw = raw.tobytes() if isinstance(raw, Image.Exif) else bytes(raw)
     try:
         now = image.getexif()
         before = Image.Exif()
         if raw:
             before.load(raw)
-        if raw and dict(now) == dict(before):
+        # Pillow adds an orientation that only XMP states.
+        added = {ORIENTATION} if "xmp" in info and ORIENTATION not in before else set()
+        if raw and _entries(now, added) == _entries(before, added):
             return raw.removeprefix(exif.PREFIX)
         own = Image.Exif()
         own.endian = "<"
         for tag, value in now.items():
-            if tag in blocks.ALLOWED or tag == ORIENTATION:
+            if tag in blocks.ALLOWED | {ORIENTATION} - added:
                 pointed = tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
                 own[tag] = dict(now.get_ifd(tag)) if pointed else value
         return own.tobytes().removeprefix(exif.PREFIX) if len(own) else b""
     except Exception:  # whatever a damaged EXIF block makes Pillow raise
         return b""
+
+
+def _entries(data: Image.Exif, but: set[int]) -> list[str]:
+    """All that an EXIF object holds but some tags, in a form that can be compared."""
+    pointers = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
+    return [
+        repr(sorted((tag, str(value)) for tag, value in one.items() if tag not in pointers | but))
+        for one in (data, *(data.get_ifd(tag) for tag in sorted(pointers)))
+    ]
 
 
 def orientation(image: Image.Image) -> int:
