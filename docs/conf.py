@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,14 @@ def make_gallery(app: Any) -> None:
         big.crop((270, 50, 430, 210)).save(GALLERY / f"strength-{strength:g}.png")
 
 
+def make_demo(app: Any, error: Exception | None) -> None:
+    """The page that runs the network in the browser; it takes npm, so it is asked for."""
+    if error is None and app.tags.has("demo"):
+        path = HERE / "demo" / "build.py"
+        runpy.run_path(str(path))["build"](Path(app.outdir) / "demo")
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", make_gallery)
+    app.connect("build-finished", make_demo)
