@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor, nn
 
 from srgan_infer import SuperResolver, UpscaleError, weights
@@ -241,3 +243,21 @@ def test_the_command_exports(
     assert main(["--export", "nowhere/b.onnx"]) == 2
     assert "nowhere" in capfd.readouterr().err
     np.testing.assert_equal(sorted(path.name for path in Path().glob("*.onnx")), ["a.onnx"])
+
+
+def test_the_code_of_the_documentation_runs_as_it_stands(
+    bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sr = SuperResolver.from_pretrained(device="cpu", dtype="float32")
+    sr.export("srgan-x4.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (41, 53, 3), np.uint8)
+    Image.fromarray(pixels).save("in.png")
+    page = Path(__file__).parents[1] / "docs" / "programs" / "onnxruntime.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+    names: dict[str, Any] = {}
+    exec("\n".join(blocks), names)
+    expected = sr(pixels).astype(int)
+    tiled = names["upscale_in_tiles"](pixels, edge=17)
+    for result in (names["upscale"](pixels), tiled, np.asarray(Image.open("out.png"))):
+        assert np.abs(result - expected).max() <= 1
