@@ -446,7 +446,7 @@ def test_a_large_image_waits_on_disk(monkeypatch: pytest.MonkeyPatch, mode: str)
         image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
     file = saved(image, "TIFF")
     _, expected = read(file)
-    monkeypatch.setattr("srgan_infer.images.read.SPOOL_PIXELS", 1)
+    monkeypatch.setattr("srgan_infer.images.rows.SPOOL_PIXELS", 1)
     monkeypatch.setattr("srgan_infer.images.rows.BAND_BYTES", 100)
     opened, pixels = read(file)
     assert np.array_equal(pixels, expected)
@@ -462,7 +462,7 @@ def test_without_room_for_temporary_files_the_memory_is_used(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("srgan_infer.images.read.SPOOL_PIXELS", 1)
+    monkeypatch.setattr("srgan_infer.images.rows.SPOOL_PIXELS", 1)
     monkeypatch.setattr("tempfile.TemporaryFile", full)
     _, pixels = read(saved(photo(), "PNG"))
     assert np.array_equal(pixels, np.asarray(photo()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import tempfile
 import threading
@@ -427,3 +428,10 @@ class TestLossless:
         assert result.jpeg_quality == 95
         with Image.open(out) as image:
             assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
+
+
+def test_the_page_on_reading_lists_every_format_with_its_reason() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "reading.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| (\w+) \| (.+) \|$", page, re.MULTILINE))
+    assert listed.pop("format")
+    assert listed == READ

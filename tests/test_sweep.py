@@ -207,6 +207,20 @@ def test_palettes_of_tiff(bits: int, scale: int) -> None:
         assert np.array_equal(found, right)
 
 
+@pytest.mark.parametrize("compression", [1, 5])
+def test_ycbcr_of_tiff_is_within_a_level(compression: int) -> None:
+    numbers = RANDOM.integers(30, 220, (*SIZE, 3)).astype(np.uint8)
+    data = numbers.tobytes()
+    stored = imagecodecs.lzw_encode(data) if compression == 5 else data
+    found = read(raw_tiff(bytes(stored), {258: [8] * 3, 259: [compression], 262: [6], 530: [1, 1]}))
+    assert isinstance(found, np.ndarray), found
+    # Recommendation ITU-R BT.601 with full range, as JPEG has it.
+    y, cb, cr = (numbers[..., channel].astype(float) for channel in range(3))
+    cb, cr = cb - 128, cr - 128
+    planes = [y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb]
+    assert np.abs(found - np.clip(np.dstack(planes), 0, 255)).max() <= 1.5
+
+
 def test_bits_in_the_other_order() -> None:
     numbers = RANDOM.integers(0, 2, (*SIZE, 1), dtype=np.uint32)
     packed = packed_rows(numbers, 1)
@@ -268,6 +282,7 @@ def others() -> Iterator[tuple[str, dict[int, list[int]], str]]:
     yield "int12", {258: [12], 339: [2]}, "signed integers of 12 bits"
     yield "mixed depths", {258: [5, 6, 5], 262: [2]}, "differ in depth"
     yield "YCbCr of 16 bits", {258: [16] * 3, 262: [6]}, "YCbCr"
+    yield "YCbCr with thinned colours", {258: [8] * 3, 262: [6], 530: [2, 2]}, "thinned colours"
     yield "Lab of 16 bits", {258: [16] * 3, 262: [8]}, "CIE Lab"
     yield "JPEG of 12 bits", {258: [12] * 3, 262: [6], 259: [7]}, "JPEG"
     yield "predictor of 12 bits", {258: [12], 259: [5], 317: [2]}, "predictor 2"

@@ -10,7 +10,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -49,7 +49,7 @@ from srgan_infer.images.pillow import (
     transparent_key,
     upright,
 )
-from srgan_infer.images.rows import DecodedImage, RowSource, SpooledRows
+from srgan_infer.images.rows import DecodedImage, RowSource, hold
 from srgan_infer.images.sixteen_bit import is_cut, read_sixteen_bit, sixteen_bit_channels
 from srgan_infer.images.tiff_rows import Layout, TiffRows
 from srgan_infer.images.timing import read_timing
@@ -61,8 +61,6 @@ ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 PIXELS_PER_BYTE = 8 * 1032
 PIXELS_ALWAYS = 16384 * 16384
 
-# Larger stills wait in a temporary file for their turn.
-SPOOL_PIXELS = 2_000_000
 # What Pillow sets Image.MAX_IMAGE_PIXELS to.
 PILLOWS_LIMIT = 89478485
 KEEP, REFUSE = "keep", "refuse"
@@ -141,7 +139,7 @@ class SourceImage:
         with one_sentence(self._file), gathered() as lines, ExitStack() as stack:
             if self._layout is not None:
                 rows = self._tiff_rows(stack.enter_context(_stream(self._file)))
-                decoded = split_alpha(self._spooled(rows))
+                decoded = split_alpha(hold(rows))
             else:
                 decoded = self._decode_still(stack.enter_context(_opened(self._file)))
             return replace(decoded, warnings=(*decoded.warnings, *sentences(lines)))
@@ -154,16 +152,8 @@ class SourceImage:
                 raise
             decoded = self._cut_jpeg()
         if isinstance(decoded.color, PilRows):
-            return replace(decoded, color=self._spooled(decoded.color))
+            return replace(decoded, color=hold(decoded.color))
         return decoded
-
-    def _spooled(self, rows: RowSource) -> RowSource:
-        """Rows of a large image on disk, of a small one in memory."""
-        if self.size[0] * self.size[1] >= SPOOL_PIXELS:
-            # Without room for temporary files, the memory has to do.
-            with suppress(OSError):
-                return SpooledRows(rows)
-        return rows[0 : rows.shape[0]] if isinstance(rows, TiffRows) else rows
 
     def _tiff_rows(self, stream: BinaryIO) -> RowSource:
         layout = self._layout

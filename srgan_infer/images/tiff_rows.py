@@ -313,6 +313,10 @@ def read_layout(directory: Directory, stream: BinaryIO) -> Layout | None:
     _refuse_camera_raw(directory, photometric, stream)
     bits = set(directory.numbers(258)[:samples]) or {1}
     kinds = set(directory.numbers(339)[:samples]) or {UINT}
+    if photometric == 6 and compression == 1 and directory.numbers(530) not in ((), (1, 1)):
+        raise ImageError(
+            f"it is an uncompressed TIFF of YCbCr with thinned colours, not read; {CONVERT}."
+        )
     if compression in PIXEL_CODECS or photometric in (6, 8):
         _check_pillow_knows(compression, photometric, max(bits), kinds)
         return None
