@@ -65,7 +65,9 @@ class PilRows:
             7: (width - bottom, 0, width - top, height),
             8: (width - bottom, 0, width - top, height),
         }[self.turn]
-        return upright(self.decode(self.image.crop(box)), self.turn)
+        with any_size(self.image):  # older Pillows look at the size of what is cut out, too
+            crop = self.image.crop(box)
+        return upright(self.decode(crop), self.turn)
 
 
 def from_pil(image: Image.Image) -> tuple[DecodedImage, Metadata]:
