@@ -487,7 +487,7 @@ class TestMemory:
         self, model_folder: Path, source: Path, tmp_path: Path, room: int
     ) -> None:
         """``ulimit -v``: done, or refused in one sentence."""
-        noise(700, 600).save(source)
+        noise(300, 250).save(source)
         code = f"""
 import io, os, resource
 from srgan_infer import SuperResolver, UpscaleError
