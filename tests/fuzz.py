@@ -224,8 +224,6 @@ def work(seed: int, start: int, step: int, folder: Path) -> None:
 
 def try_file(case: Case, resolver: Any, folder: Path) -> tuple[str, str]:
     """Upscale a file; what came of it and what was said."""
-    from PIL import Image
-
     from srgan_infer import UpscaleError
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -242,14 +240,30 @@ def try_file(case: Case, resolver: Any, folder: Path) -> tuple[str, str]:
     left = sorted(name for name in os.listdir(folder) if name not in ("in", target.name))
     if left:
         return "litter", f"{left} beside the result"
-    Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(target) as image:
-            image.load()
-            good = image.size == tuple(result.size)
+        size = read_size(target)
     except Exception as error:
         return "litter", f"the result cannot be opened: {type(error).__name__}: {error}"
-    return ("done", "") if good else ("litter", f"the result is {image.size}, not {result.size}")
+    if size != tuple(result.size):
+        return "litter", f"the result is {size}, not {result.size}"
+    return "done", ""
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(W, H) of a sound image file; whatever its decoder raises if it is none."""
+    from PIL import Image
+
+    from srgan_infer.images.read import open_file
+
+    Image.MAX_IMAGE_PIXELS = None
+    if path.suffix == ".tif":  # of which Pillow does not read every kind
+        file = open_file(path)
+        for frame in file.frames():
+            frame.color[0 : frame.color.shape[0]]
+        return file.size
+    with Image.open(path) as image:
+        image.load()
+        return image.size
 
 
 def try_model(case: Case, tiny: Path, folder: Path) -> tuple[str, str]:

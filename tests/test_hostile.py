@@ -667,3 +667,16 @@ def test_what_a_format_cannot_hold_is_left_out(sr: SuperResolver, name: str, for
         image.load()
         assert image.size == result.size == (48, 36)
         assert getattr(image, "n_frames", 1) == frames
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_transparency_behind_the_pixels_of_a_png_comes_too_late(
+    sr: SuperResolver, mode: str
+) -> None:
+    buffer = io.BytesIO()
+    noise().convert(mode).save(buffer, "PNG")
+    key = struct.pack(">HHH", 1, 2, 3) if mode == "RGB" else struct.pack(">H", 1)
+    end = len(buffer.getvalue()) - 12
+    data = buffer.getvalue()[:end] + chunk(b"tRNS", key) + buffer.getvalue()[end:]
+    for format in ("png", "jpg"):
+        assert sr.upscale_file(data, io.BytesIO(), format=format).size == (48, 36)

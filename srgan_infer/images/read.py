@@ -214,6 +214,8 @@ class SourceImage:
             return split_alpha(rows)
         # A frame of an animation may be of another mode than the first.
         same = image.convert({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[self.channels])
+        if self.channels in (1, 3):  # what the header did not say comes too late
+            same.info.pop("transparency", None)
         return split_alpha(PilRows(same, turn, *conversion(same, None)))
 
 
