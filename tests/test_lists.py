@@ -110,14 +110,24 @@ class TestNames:
         for lists in (Lists(["ftp://host/a.png"]), written(["ftp://host/a.png"])):
             assert "web address" in planned(lists)["ftp://host/a.png"]
 
-    @pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="as a user")
-    def test_a_closed_folder_fails_alone(self) -> None:
+    def test_a_closed_folder_fails_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         touch("in/a.png", "in/closed/b.png")
-        Path("in/closed").chmod(0)
+        scandir = os.scandir
+
+        def refusing(path: Path) -> Any:
+            if path.name == "closed":
+                raise PermissionError(13, "Permission denied")
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refusing)  # nothing is closed to root
         found = planned(Lists(["in"], recursive=True))
-        Path("in/closed").chmod(0o700)
         assert found[str(Path("in/a.png"))] == "large/a.png"
         assert "cannot be listed" in found[str(Path("in/closed"))]
+
+    def test_videos(self) -> None:
+        assert planned(written(["a.mp4"]))["a.mp4"] == "large/a.mp4"
+        assert "is for images" in planned(written(["a.mp4"]), format="png")["a.mp4"]
+        assert planned(Lists(["a.mp4"]), "out.mkv")["a.mp4"] == "out.mkv"
 
     def test_beside_the_sources_and_not_again(self) -> None:
         touch("in/a.png", "in/a_upscaled.png")

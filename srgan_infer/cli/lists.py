@@ -39,6 +39,7 @@ from srgan_infer.cli.manifest import Records, as_key, temporary_database
 from srgan_infer.errors import UpscaleError
 from srgan_infer.images.read import refuse_address
 from srgan_infer.stores import Place, Remote, is_remote, place
+from srgan_infer.video import is_video
 
 # A source, and its name inside the folder that was named; or a name that leads nowhere.
 Entry = tuple[Place, Path] | Job
@@ -132,6 +133,9 @@ def plan_lazily(
             record = None if records is None else records[job.name]
             if retry_failed and (record is None or record.status != "failed"):
                 continue
+            if job.problem:
+                yield job
+                continue
             if _is_result(source, SUFFIX if suffix is None else suffix):
                 yield replace(job, skipped="It is the result of another input.")
                 continue
@@ -204,7 +208,7 @@ def _names_file(output: str, lists: Lists) -> bool:
     """Whether an output names a file rather than a folder."""
     if output.endswith(("/", os.sep)) or os.path.isdir(output):
         return False
-    if place(output).suffix.lower() not in WRITTEN:
+    if place(output).suffix.lower() not in WRITTEN and not is_video(output):
         return False
     single = lists.file is None and len(lists.names) == 1
     if not single or os.path.isdir(lists.names[0]) or glob.has_magic(lists.names[0]):
