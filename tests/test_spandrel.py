@@ -74,7 +74,7 @@ def test_a_file_that_was_changed_is_refused(spandrel: Any, folder: Path) -> None
     config = json.loads((folder / "config.json").read_text())
     config["sha256"] = "0" * 64
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match="damaged or was replaced"):
+    with pytest.raises(WeightsError, match="was replaced"):
         spandrel.ModelLoader().load_from_file(folder / "model.safetensors")
 
 

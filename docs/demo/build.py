@@ -59,7 +59,9 @@ def runtime(folder: Path) -> None:
         raise SystemExit("npm is not installed; the page needs it for ONNX Runtime Web.")
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        subprocess.run([npm, "pack", "--silent", RUNTIME], cwd=temporary, check=True)
+        subprocess.run(
+            [npm, "pack", "--silent", RUNTIME], cwd=temporary, check=True, stdout=subprocess.DEVNULL
+        )
         (archive,) = Path(temporary).glob("*.tgz")
         with tarfile.open(archive) as package:
             for name in RUNTIME_FILES:
