@@ -153,6 +153,9 @@ def split_alpha(rows: RowSource) -> DecodedImage:
     if channels in (1, 3):
         return DecodedImage(rows, None)
     held = hold(FilledRows(rows, visible_mean(rows)))
+    if isinstance(held, np.ndarray):
+        color, alpha = held[..., :-1], held[..., -1]
+        return DecodedImage(np.ascontiguousarray(color), np.ascontiguousarray(alpha))
     return DecodedImage(Channels(held, 0, channels - 1), Plane(held, channels - 1))
 
 

@@ -439,7 +439,7 @@ def _check_size(
 
 def _more_follows(name: str, source: Source, stream: BinaryIO) -> tuple[str, ...]:
     """What comes from a pipe may be several images, one behind the other."""
-    if isinstance(source, Path):
+    if not isinstance(source, _Named):
         return ()
     end = end_of(name, stream)
     if end is None:
