@@ -669,13 +669,18 @@ def test_what_a_format_cannot_hold_is_left_out(sr: SuperResolver, name: str, for
         assert getattr(image, "n_frames", 1) == frames
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGB16"])
 def test_transparency_behind_the_pixels_of_a_png_comes_too_late(
     sr: SuperResolver, mode: str
 ) -> None:
     buffer = io.BytesIO()
-    noise().convert(mode).save(buffer, "PNG")
-    key = struct.pack(">HHH", 1, 2, 3) if mode == "RGB" else struct.pack(">H", 1)
+    if mode == "RGB16":
+        head = chunk(b"IHDR", struct.pack(">IIBBBBB", 12, 9, 16, 2, 0, 0, 0))
+        pixels = chunk(b"IDAT", zlib.compress(bytes(9 * (1 + 12 * 6))))
+        buffer.write(b"\x89PNG\r\n\x1a\n" + head + pixels + chunk(b"IEND", b""))
+    else:
+        noise().convert(mode).save(buffer, "PNG")
+    key = struct.pack(">HHH", 1, 2, 3) if mode != "L" else struct.pack(">H", 1)
     end = len(buffer.getvalue()) - 12
     data = buffer.getvalue()[:end] + chunk(b"tRNS", key) + buffer.getvalue()[end:]
     for format in ("png", "jpg"):

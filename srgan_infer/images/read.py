@@ -203,6 +203,8 @@ class SourceImage:
         if sixteen_bit_channels(image) is not None:
             with _opened(self._file) as again, any_size(image):
                 pixels = read_sixteen_bit(image, again)
+            if pixels.shape[2] > self.channels:  # what the header did not say comes too late
+                pixels = pixels[..., : self.channels]
             return split_alpha(upright(pixels, turn))
         key = transparent_key(image)
         turn = load(image)
