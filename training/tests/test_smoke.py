@@ -38,6 +38,7 @@ def means(out: Path) -> dict[str, dict[str, float]]:
     return by_version
 
 
+@pytest.mark.slow
 def test_a_smoke_run_learns_in_both_stages(tmp_path: Path) -> None:
     images, out = tmp_path / "out/made/images", tmp_path / "out"
     result = start("--smoke", images, out)
@@ -63,6 +64,7 @@ def test_a_smoke_run_learns_in_both_stages(tmp_path: Path) -> None:
     assert means(out) == scores
 
 
+@pytest.mark.slow
 def test_a_teacher_makes_pairs_for_stage_one(tmp_path: Path) -> None:
     # Stands in for spandrel: a network that repeats pixels.
     (tmp_path / "spandrel.py").write_text(

@@ -219,6 +219,7 @@ def wait_for_step(process: subprocess.Popen[bytes], out: Path, step: int) -> Non
     raise AssertionError(f"the run never came to step {step}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [MUON, ADVERSARIAL], ids=["srresnet", "srgan"])
 def test_two_processes_draw_the_loss_curve_of_one(
     images: Path, tmp_path: Path, stage: list[str]
@@ -232,6 +233,7 @@ def test_two_processes_draw_the_loss_curve_of_one(
         assert two[step] == pytest.approx(loss, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_numbers_of_an_undisturbed_one(
     images: Path, tmp_path: Path
 ) -> None:
