@@ -19,7 +19,7 @@ READ = {
     "JPEG": "8 bits, as all cameras and browsers write it; other kinds are refused by name",
     "MPO": "a JPEG with more images behind it, as phones write them; the first one is taken",
     "WEBP": "decoded by libwebp itself",
-    "GIF": "frames are put together as browsers do; compared with another decoder",
+    "GIF": "frames are put together as browsers do",
     "TIFF": "layouts are read here, only the compression is Pillow's",
     "AVIF": "8 bits by libavif; more only with imagecodecs",
     "JPEG2000": "8 bits, and grey of any depth; more only with imagecodecs",
