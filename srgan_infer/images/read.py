@@ -21,8 +21,8 @@ from PIL import Image, UnidentifiedImageError
 from srgan_infer.errors import ImageError
 from srgan_infer.images import jpeg, tiff_rows
 from srgan_infer.images.alpha import split_alpha
+from srgan_infer.images.bit_depth import WideDecoder, read_jxl_header, wide_decoder
 from srgan_infer.images.blocks import without_texts
-from srgan_infer.images.deep import Deep, deep, read_jxl_header
 from srgan_infer.images.icon import open_icon
 from srgan_infer.images.integrity import (
     check_header,
@@ -112,7 +112,7 @@ class SourceImage:
     _file: Source
     _first: int = 0
     _damaged: str = REFUSE
-    _deep: Deep | None = None
+    _wide: WideDecoder | None = None
     _layout: Layout | None = None
 
     def frames(self) -> Iterator[DecodedImage]:
@@ -194,9 +194,9 @@ class SourceImage:
 
     def _decode(self, image: Image.Image) -> DecodedImage:
         turn = orientation(image)
-        if self._deep is not None:
+        if self._wide is not None:
             with _stream(self._file) as stream, any_size(image):
-                pixels = self._deep.decode(image, stream)
+                pixels = self._wide.decode(image, stream)
             if pixels.shape[2] != self.channels:
                 raise ImageError(f"it has {pixels.shape[2]} channels, not {self.channels}.")
             return split_alpha(upright(pixels, turn))
@@ -315,10 +315,10 @@ def _describe(
     warnings: list[str] = []
     if not timing.ended:
         warnings.append("It lacks its end marker; frames may be missing.")
-    deeper = deep(name, image, stream)
+    wider = wide_decoder(name, image, stream)
     wide = sixteen_bit_channels(image)
-    if deeper is not None:
-        channels, dtype = deeper.channels, deeper.dtype
+    if wider is not None:
+        channels, dtype = wider.channels, wider.dtype
     elif wide is not None:
         channels, dtype = wide, np.dtype(np.uint16)
     else:
@@ -356,7 +356,7 @@ def _describe(
         lossless=timing.lossless,
         _file=source,
         _first=first if animated else 0,
-        _deep=deeper,
+        _wide=wider,
     )
 
 

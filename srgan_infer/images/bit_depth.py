@@ -28,7 +28,7 @@ JP2_COLORS = {0: "bilevel", 12: "CMYK", 15: "bilevel", 16: "sRGB", 17: "grey", 1
 
 
 @dataclass(frozen=True)
-class Deep:
+class WideDecoder:
     """An image that is not decoded by Pillow alone.
 
     Parameters
@@ -46,7 +46,7 @@ class Deep:
     decode: Callable[[Image.Image, BinaryIO], Array]
 
 
-def deep(name: str, image: Image.Image, stream: BinaryIO) -> Deep | None:
+def wide_decoder(name: str, image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
     """How to decode a file that has other than 8 bits a channel; None for all others.
 
     Parameters
@@ -78,7 +78,7 @@ def _imagecodecs(what: str) -> Any:
     return imagecodecs
 
 
-def _jpeg2000(image: Image.Image, stream: BinaryIO) -> Deep | None:
+def _jpeg2000(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
     size, bits = _codestream(stream)
     if size != image.size:
         raise ImageError(f"it is damaged: it says {image.size} and {size} pixels.")
@@ -93,9 +93,9 @@ def _jpeg2000(image: Image.Image, stream: BinaryIO) -> Deep | None:
         return None
     dtype = np.dtype(np.uint8 if depth < 8 else np.uint16)
     if image.mode in ("L", "LA", "RGB", "RGBA") and depth < 8:
-        return Deep(channels, dtype, lambda image, _: _shifted(image, 8, depth))
+        return WideDecoder(channels, dtype, lambda image, _: _shifted(image, 8, depth))
     if image.mode == "I;16":
-        return Deep(1, dtype, lambda image, _: _shifted(image, 16, depth))
+        return WideDecoder(1, dtype, lambda image, _: _shifted(image, 16, depth))
     if depth < 8 or color not in (16, 17, None):
         raise ImageError(
             f"it is a JPEG 2000 with {JP2_COLORS[color or 0]} colour of {depth} bits, "
@@ -107,7 +107,7 @@ def _jpeg2000(image: Image.Image, stream: BinaryIO) -> Deep | None:
         stream.seek(0)
         return _full_scale(codec.jpeg2k_decode(stream.read()), depth, dtype)
 
-    return Deep(channels, dtype, decode)
+    return WideDecoder(channels, dtype, decode)
 
 
 def _codestream(stream: BinaryIO) -> tuple[tuple[int, int], list[int]]:
@@ -173,7 +173,7 @@ def _full_scale(pixels: Array, bits: int, dtype: np.dtype[Any]) -> Array:
     return ((pixels.astype(np.uint32) * new + top // 2) // top).astype(dtype)
 
 
-def _avif(image: Image.Image, stream: BinaryIO) -> Deep | None:
+def _avif(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
     depths = set()
     for kind in (b"meta", b"moov"):
         place = inner_box(stream, kind)
@@ -200,10 +200,10 @@ def _avif(image: Image.Image, stream: BinaryIO) -> Deep | None:
         # Older Pillow takes grey for RGB.
         return np.repeat(pixels, 3, axis=2) if (pixels.shape[2], channels) == (1, 3) else pixels
 
-    return Deep(channels, dtype, decode)
+    return WideDecoder(channels, dtype, decode)
 
 
-def _heif(image: Image.Image, stream: BinaryIO) -> Deep | None:
+def _heif(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
     bits = image.info.get("bit_depth", 8)
     if bits == 8:
         return None
@@ -216,10 +216,10 @@ def _heif(image: Image.Image, stream: BinaryIO) -> Deep | None:
         file = pillow_heif.open_heif(stream, convert_hdr_to_8bit=False)
         return _full_scale(np.asarray(file) >> (16 - bits), bits, dtype)
 
-    return Deep(len(image.getbands()), dtype, decode)
+    return WideDecoder(len(image.getbands()), dtype, decode)
 
 
-def _jxl(image: Image.Image, stream: BinaryIO) -> Deep | None:
+def _jxl(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
     header = read_jxl_header(stream)
     if header.animated:
         raise ImageError("it is an animated JPEG XL, which is not read; convert it to APNG.")
@@ -238,7 +238,7 @@ def _jxl(image: Image.Image, stream: BinaryIO) -> Deep | None:
             raise ImageError("its float values leave the range 0 to 1; scale them first.")
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
-    return Deep(len(image.getbands()), dtype, decode)
+    return WideDecoder(len(image.getbands()), dtype, decode)
 
 
 @dataclass(frozen=True)
