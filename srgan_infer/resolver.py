@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -551,6 +551,7 @@ class SuperResolver:
         max_memory: int | str | None = None,
         max_pixels: int | None = None,
         progress: bool | Progress = False,
+        network: Executor | None = None,
     ) -> FileResult:
         """Upscale an image file into another one.
 
@@ -593,6 +594,10 @@ class SuperResolver:
             ``True`` for a progress bar on stderr, or a function that is called
             with the number of steps done and in total, over all frames. What it
             raises ends the work, leaves no file, and comes out as it is: so cancel.
+        network
+            Where the network runs: an executor with one thread, for programs in which
+            several threads upscale files, so that some decode and encode while one
+            computes. The caller's thread if ``None``.
 
         Raises
         ------
@@ -627,8 +632,11 @@ class SuperResolver:
                 for index, image in enumerate(file.frames()):
                     found += image.warnings
                     shared = _shared(report, index, file.n_frames)
-                    for rows in self._bands(image, plan.cut, shared):
-                        writer.write(rows)
+                    bands = self._bands(image, plan.cut, shared)
+                    if network is None:
+                        writer.write_all(bands)
+                    else:
+                        network.submit(writer.write_all, bands).result()
         late = _set_dates(writer.path, dates)
         said = dict.fromkeys((*plan.warnings, *found, *writer.warnings, *late))
         lost = tuple(map(printable, said))

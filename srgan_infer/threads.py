@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 MOST = 8
@@ -107,3 +109,32 @@ def map_in_order(
             yield oldest()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Room:
+    """Memory that several threads share, so that large images do not come together.
+
+    Parameters
+    ----------
+    size
+        Bytes. What takes more than all of it waits until it is alone.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._taken: list[int] = []
+        self._change = threading.Condition()
+
+    @contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        """Hold so many bytes; waits until they are free."""
+        with self._change:
+            while self._taken and sum(self._taken) + size > self._size:
+                self._change.wait()
+            self._taken.append(size)
+        try:
+            yield
+        finally:
+            with self._change:
+                self._taken.remove(size)
+                self._change.notify_all()

@@ -123,6 +123,26 @@ class TestSize:
         assert size("out/large.png") == (300, 250)
 
 
+class TestPipeline:
+    def test_results_are_those_of_single_runs_and_told_in_order(self, run: Any) -> None:
+        # The first takes longest: the others are decoded, computed and encoded meanwhile.
+        names = [f"{n}-{suffix}.{suffix}" for n in range(5) for suffix in ("png", "webp", "tif")]
+        for index, name in enumerate(names):
+            paint(name, (60 - 3 * index, 40))
+        done = run(*names, "-o", "large", "--json", "--format", "png")
+        assert [line["input"] for line in done.lines] == names
+        assert done.status == 0
+
+    def test_images_larger_than_the_shared_memory_go_alone(
+        self, run: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("srgan_infer.cli.main.SHARED_BYTES", 1)
+        for number in range(6):
+            paint(f"{number}.png")
+        assert run(*[f"{n}.png" for n in range(6)], "-o", "large").status == 0
+        assert len(list(Path("large").iterdir())) == 6
+
+
 class TestNames:
     def test_an_address_is_named_as_it_was_given(self, run: Any) -> None:
         paint("in.png")

@@ -365,12 +365,14 @@ class TestManifest:
     def test_a_record_that_cannot_be_kept_ends_the_run(self, run: Runs) -> None:
         if not Path("/dev/full").exists():
             pytest.skip("needs /dev/full, a file that is always full")
-        paint("a.png")
-        paint("b.png")
-        done = run("a.png", "b.png", "-o", "large", "--manifest", "/dev/full")
+        names = [f"{number}.png" for number in range(60)]
+        for name in names:
+            paint(name)
+        done = run(*names, "-o", "large", "--manifest", "/dev/full")
         assert done.status != 0
         assert "--manifest" in done.err
-        assert not Path("large/b.png").exists()
+        # A few were taken ahead, the others not.
+        assert not Path("large/59.png").exists()
 
 
 class TestStreaming:

@@ -14,14 +14,17 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from srgan_infer.cli.reports import Outcome, Report, Step, bars, duration
 from srgan_infer.cli.streams import foreign_lines, give_up_standard_output, standard_streams
 from srgan_infer.errors import UpscaleError, in_words, printable
+from srgan_infer.threads import MOST, Room, processors
 from srgan_infer.version import __version__
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
 # Jobs that are told beforehand, or one by one as a long list is read.
 Jobs = Sequence["Job"] | Iterator["Job"]
+
+# With the number of their job; None comes with the number of all jobs.
+Outcomes = queue.SimpleQueue[tuple[int, Outcome | Exception | None]]
 
 DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -54,6 +60,26 @@ there. Results that exist are never replaced unless --overwrite is given.
 Exit status: 0 all done; 1 an image failed, the others are done; 2 nothing was
 begun (bad usage, no model); 130 interrupted.
 """
+
+
+# Memory for what is decoded and encoded beside the network. Larger images go alone.
+SHARED_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Side:
+    """What the threads of one device share.
+
+    Attributes
+    ----------
+    network
+        The thread in which the network runs.
+    room
+        For what is held of images while they are decoded and encoded.
+    """
+
+    network: Executor
+    room: Room
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -451,9 +477,9 @@ def _run(args: argparse.Namespace, jobs: Jobs, resolvers: Sequence[SuperResolver
         except OSError as error:
             return _refuse(f"--manifest: {_system_reason(error)}")
         advance, steps = stack.enter_context(bars(report, report.total, len(resolvers)))
-        if len(resolvers) == 1:
+        if report.total == 1:
             # Not in a thread: outside the main one, glibc's allocator lets the memory of
-            # ever new tensors grow to several times of what they need.
+            # ever new tensors grow.
             outcomes = (_upscale(args, job, resolvers[0], steps[0]) for job in jobs)
         else:
             outcomes = _share(args, iter(jobs), resolvers, steps)
@@ -489,51 +515,86 @@ def _share(
     resolvers: Sequence[SuperResolver],
     steps: Sequence[Step],
 ) -> Generator[Outcome, None, None]:
-    """Do the jobs with one thread for each device; outcomes come as they are ready.
+    """Do the jobs in several threads for each device; outcomes come in the order of the jobs.
+
+    In one thread of a device the network runs. In the others images are decoded and
+    encoded, so that the network need not wait for that.
 
     Ctrl-C reaches the main thread only. The others then end at their next
     step, so that they leave no half file.
     """
-    waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-    outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[tuple[int, Job] | None] = queue.SimpleQueue()
+    outcomes: Outcomes = queue.SimpleQueue()
     stop = threading.Event()
+    room = Room(SHARED_BYTES)
+    networks = [ThreadPoolExecutor(1) for _ in resolvers]
 
-    def work(resolver: SuperResolver, step: Step) -> None:
+    def work(resolver: SuperResolver, step: Step, network: Executor) -> None:
         def step_or_stop(name: str, done: int, total: int) -> None:
             if stop.is_set():
                 raise KeyboardInterrupt
             step(name, done, total)
 
+        side = Side(network, room)
         with suppress(KeyboardInterrupt):
-            while (job := waiting.get()) is not None and not stop.is_set():
-                outcomes.put(_upscale(args, job, resolver, step_or_stop))
+            while (task := waiting.get()) is not None and not stop.is_set():
+                number, job = task
+                outcomes.put((number, _upscale(args, job, resolver, step_or_stop, side)))
 
+    count = min(processors(), MOST) + 1
     workers = [
-        threading.Thread(target=work, args=pair, daemon=True)
-        for pair in zip(resolvers, steps, strict=True)
+        threading.Thread(target=work, args=one, daemon=True)
+        for one in zip(resolvers, steps, networks, strict=True)
+        for _ in range(count)
     ]
-    for worker in workers:
-        worker.start()
+    # Few are taken beforehand: the list may be long, or still being written.
+    slots = threading.Semaphore(len(workers) + count)
+
+    def feed() -> None:
+        number = 0
+        try:
+            for number, job in enumerate(jobs, 1):
+                slots.acquire()
+                if stop.is_set():
+                    return
+                waiting.put((number - 1, job))
+            outcomes.put((number, None))
+        except Exception as error:
+            outcomes.put((number, error))
+
+    # A thread of its own, which may wait for the next name while results are told.
+    feeder = threading.Thread(target=feed, daemon=True)
+    for thread in (*workers, feeder):
+        thread.start()
     try:
-        pending = 0
-        while True:
-            # Few are taken beforehand: the list may be long, or still being written.
-            while pending < 2 * len(workers) and (job := next(jobs, None)) is not None:
-                waiting.put(job)
-                pending += 1
-            if not pending:
-                return
-            yield _next(outcomes, workers)
-            pending -= 1
+        told, total = 0, -1
+        ready: dict[int, Outcome] = {}
+        while told != total:
+            number, outcome = _next(outcomes, workers)
+            if isinstance(outcome, Exception):
+                raise outcome
+            if outcome is None:
+                total = number
+            else:
+                ready[number] = outcome
+            while told in ready:
+                yield ready.pop(told)
+                told += 1
+                slots.release()
     finally:
         stop.set()
+        slots.release()
         for _ in workers:
             waiting.put(None)
         for worker in workers:
             worker.join()
+        for network in networks:
+            network.shutdown()
 
 
-def _next(outcomes: queue.SimpleQueue[Outcome], workers: Sequence[threading.Thread]) -> Outcome:
+def _next(
+    outcomes: Outcomes, workers: Sequence[threading.Thread]
+) -> tuple[int, Outcome | Exception | None]:
     """Wait for an outcome in short spells, since Windows delivers Ctrl-C only in between."""
     while True:
         alive = any(worker.is_alive() for worker in workers)
@@ -549,6 +610,7 @@ def _upscale(
     job: Job,
     resolver: SuperResolver,
     step: Step,
+    side: Side | None = None,
 ) -> Outcome:
     """One image; whatever goes wrong with it is its outcome."""
     if (settled := _settled(job)) is not None:
@@ -558,7 +620,7 @@ def _upscale(
         if isinstance(job.target, Path):
             job.target.parent.mkdir(parents=True, exist_ok=True)
         with _files(job) as (source, target):
-            result = _result(args, job, resolver, source, target, step)
+            result = _result(args, job, resolver, source, target, step, side)
             written = None if result.target is None else result.target.stat().st_size
         if job.target is None:
             sys.stdout.buffer.flush()
@@ -590,6 +652,7 @@ def _result(
     source: Any,
     target: Any,
     step: Step,
+    side: Side | None,
 ) -> FileResult:
     """Upscale an image or a video."""
     overwrite = args.overwrite or job.replaces
@@ -599,7 +662,8 @@ def _result(
 
     if job.is_video:
         _check_video(job)
-        return resolver.upscale_video(
+        upscale = partial(
+            resolver.upscale_video,
             source,
             target,
             codec=args.codec,
@@ -608,19 +672,28 @@ def _result(
             **_sizing(args),
             progress=progress,
         )
-    return resolver.upscale_file(
-        source,
-        target,
-        format=args.format,
-        quality=args.quality,
-        overwrite=overwrite,
-        strip_metadata=args.strip_metadata,
-        keep_dates=args.keep_dates,
-        note=args.note,
-        damaged=args.damaged,
+        return upscale() if side is None else side.network.submit(upscale).result()
+    options = {
+        "format": args.format,
+        "quality": args.quality,
+        "strip_metadata": args.strip_metadata,
+        "note": args.note,
         **_sizing(args),
-        progress=progress,
-    )
+    }
+    with ExitStack() as stack:
+        if side is not None:
+            plan = resolver.plan_file(source, target, **options)
+            stack.enter_context(side.room.take(plan.memory_bytes - plan.cut.peak_bytes))
+        return resolver.upscale_file(
+            source,
+            target,
+            overwrite=overwrite,
+            keep_dates=args.keep_dates,
+            damaged=args.damaged,
+            **options,
+            progress=progress,
+            network=None if side is None else side.network,
+        )
 
 
 def _check_video(job: Job) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -77,6 +77,11 @@ class Writer:
         with _writing(self._name):
             self._sink.write(_as_dtype(rows, self._dtype))
         self.rows += rows.shape[0]
+
+    def write_all(self, bands: Iterable[Array]) -> None:
+        """Take rows band by band."""
+        for rows in bands:
+            self.write(rows)
 
 
 @contextmanager
