@@ -142,6 +142,10 @@ SuperResolver.from_pretrained({str(tmp_path)!r})
 def test_everything_public_can_be_imported() -> None:
     import srgan_infer
 
+    assert set(srgan_infer.__all__) == {
+        *("FilePlan", "FileResult", "ImageError", "ImageWarning", "OutOfMemoryError", "Plan"),
+        *("SuperResolver", "UpscaleError", "WeightsError", "__version__"),
+    }
     for name in srgan_infer.__all__:
         assert hasattr(srgan_infer, name)
     assert set(srgan_infer.__all__) <= set(dir(srgan_infer))
