@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 import pytest
 from conformance import Made, chunk, picture, psd, saved, sound
 from helpers import make_model
@@ -346,7 +347,8 @@ class TestWhatPillowSays:
         file = open_file(self.tiff())
         said = [text for text in file.warnings if "Pillow says" in text]
         assert len(said) == 1
-        assert "more like it" in said[0]
+        # Earlier releases say it once.
+        assert "more like it" in said[0] or int(PIL.__version__.split(".")[0]) < 13
         assert not recwarn.list
 
     def test_threads_do_not_mix_what_is_said(self) -> None:

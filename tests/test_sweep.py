@@ -15,6 +15,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
+import PIL
 import pytest
 import tifffile
 
@@ -24,6 +25,7 @@ from srgan_infer.images.read import open_file
 from srgan_infer.images.tiff_rows import OTHER_CODECS
 
 Array = npt.NDArray[Any]
+PILLOW = int(PIL.__version__.split(".")[0])
 SIZE = (11, 21)  # rows, columns: no multiple of a byte, a tile or a strip
 RANDOM = np.random.default_rng(3)
 
@@ -213,6 +215,8 @@ def test_ycbcr_of_tiff_is_within_a_level(compression: int) -> None:
     data = numbers.tobytes()
     stored = imagecodecs.lzw_encode(data) if compression == 5 else data
     found = read(raw_tiff(bytes(stored), {258: [8] * 3, 259: [compression], 262: [6], 530: [1, 1]}))
+    if compression == 1 and PILLOW < 13 and isinstance(found, str):
+        return  # refused: earlier releases count the rows of uncompressed YCbCr wrongly
     assert isinstance(found, np.ndarray), found
     # Recommendation ITU-R BT.601 with full range, as JPEG has it.
     y, cb, cr = (numbers[..., channel].astype(float) for channel in range(3))

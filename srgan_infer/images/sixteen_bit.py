@@ -116,4 +116,5 @@ def _read_ppm(image: PpmImagePlugin.PpmImageFile) -> Array:
     if pixels.max() > maximum:
         raise OSError("its values are larger than its header says")
     pixels = pixels.reshape(height, width, 3)
-    return ((pixels * np.uint32(65535) + maximum // 2) // maximum).astype(np.uint16)
+    wide = pixels.astype(np.uint32)
+    return ((wide * 65535 + maximum // 2) // maximum).astype(np.uint16)
