@@ -348,4 +348,11 @@ async function picture(address) {
 $("halo").textContent = model.halo;
 $("model").textContent = `${model.model}, SHA-256 ${model.sha256.slice(0, 12)}…`;
 $("runtime").textContent = model.runtime;
-welcome();
+// A file may have been chosen before this script was ready to hear of it.
+const [early] = $("file").files;
+if (early) {
+  $("file").value = "";
+  take(early);
+} else {
+  welcome();
+}
