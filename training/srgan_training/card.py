@@ -62,6 +62,7 @@ def make_card(
     blend: str = "",
     share: float = 1.0,
     teacher: str = "",
+    version: str = "",
 ) -> str:
     """The model card: YAML front matter and Markdown.
 
@@ -87,6 +88,8 @@ def make_card(
         The weights are the last run's by this share, and another model's for the rest.
     teacher
         What is to be said of the network whose images were a target.
+    version
+        Of the weights; empty if they have none.
     """
     last = stages[-1].config
     scale = last.generator.scale
@@ -126,6 +129,7 @@ def make_card(
         tags=["super-resolution", "srgan" if adversarial else "srresnet"],
         model_name=name,
         eval_results=evaluations or None,
+        **({"version": version} if version else {}),
         training={
             "stages": trained,
             "hardware": machine,
@@ -146,7 +150,7 @@ def make_card(
         f"# {name}\n",
         f"A ×{scale} super-resolution generator (SRResNet/SRGAN, arXiv 1609.04802): {purpose}. "
         f"{network.blocks} residual blocks of {network.channels} channels, {parameters:,} weights, "
-        "no batch norm left in it.\n",
+        f"no batch norm left in it.{f' Version {version} of its weights.' if version else ''}\n",
         "```python\nfrom srgan_infer import SuperResolver\n\n"
         f'big = SuperResolver.from_pretrained("{name}")(image)\n```\n',
         "## Results\n",

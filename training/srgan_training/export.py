@@ -123,6 +123,7 @@ def export(
     machine: str | None = None,
     half: bool = False,
     blend: Blend | None = None,
+    version: str = "",
 ) -> weights.Weights:
     """Write a model folder from a training run.
 
@@ -144,6 +145,8 @@ def export(
         Store float16.
     blend
         Store a blend with another model instead of the run's weights alone.
+    version
+        Name of this state of the model, such as ``"2"``, for its config and card.
 
     Returns
     -------
@@ -167,6 +170,7 @@ def export(
         "machine": machine or hardware(),
         "folders": count_images(config, known),
         "teacher": describe_teacher(config, known),
+        "version": version,
     }
     state: Mapping[str, Tensor] = generator.state_dict()
     if blend is not None:
@@ -176,13 +180,13 @@ def export(
     if start := stages[0].config.start:
         described |= earlier_training(start)
     card = make_card(name, stages, means=None, **described)
-    weights.save(folder, generator.config, state, card, half)
+    weights.save(folder, generator.config, state, card, half, version)
     written = weights.read(folder, name)
     if evaluation is not None:
         scores = json.loads(evaluation.read_text(encoding="utf-8"))
         means = results(scores, written.sha256)
         card = make_card(name, stages, means=means, features=scores["features"], **described)
-        weights.save(folder, generator.config, state, card, half)
+        weights.save(folder, generator.config, state, card, half, version)
     return written
 
 
@@ -215,6 +219,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hardware", help="what it was trained on (default: this machine)")
     parser.add_argument("--half", action="store_true", help="store float16, half the size")
     parser.add_argument(
+        "--weights-version", default="", metavar="TEXT", help="of the weights, such as 2"
+    )
+    parser.add_argument(
         "--blend",
         metavar="SHARE:MODEL",
         help="store this share of the run's weights and the rest of another model's",
@@ -232,6 +239,7 @@ def command(options: argparse.Namespace) -> int:
         machine=options.hardware,
         half=options.half,
         blend=parse_blend(options.blend) if options.blend else None,
+        version=options.weights_version,
     )
     sys.stdout.write(f"{options.folder} ({written.sha256})\n")
     return 0

@@ -240,6 +240,16 @@ def test_the_card_names_the_teacher(tmp_path: Path) -> None:
     assert str(tmp_path) not in card
 
 
+def test_weights_have_a_version_in_their_config_and_card(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", small())
+    for asked, said in (([], ""), (["--weights-version", "2"], "2")):
+        assert main(["export", str(tmp_path / "run"), str(tmp_path / "m"), *asked]) == 0
+        assert weights.read(tmp_path / "m", "m").version == said
+        card = (tmp_path / "m/README.md").read_text()
+        assert ("Version 2 of its weights." in card) == bool(said)
+        assert ("\nversion: '2'\n" in card) == bool(said)
+
+
 def test_half_precision_takes_half_the_space(tmp_path: Path) -> None:
     write_run(tmp_path / "run", small())
     sizes = []
