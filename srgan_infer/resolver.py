@@ -32,6 +32,7 @@ from srgan_infer.files import free_room
 from srgan_infer.images.alpha import alpha_rows, join_alpha
 from srgan_infer.images.formats import FORMATS, check_output, choose_format, encoder_bytes
 from srgan_infer.images.metadata import Metadata
+from srgan_infer.images.pil_source import check_source
 from srgan_infer.images.pillow import from_pil, to_pil
 from srgan_infer.images.read import (
     ImageFile,
@@ -374,7 +375,8 @@ class SuperResolver:
         image
             One of
 
-            - a PIL image of any mode;
+            - a PIL image of any mode, as it lies in memory; one is refused that still leads
+              to a file which Pillow gets wrong;
             - a NumPy array, H×W or H×W×C with C = 1 grey, 2 grey and alpha,
               3 RGB, 4 RGBA; uint8, uint16, or floating point in [0, 1];
             - a torch tensor, C×H×W or N×C×H×W with the same C; uint8, or
@@ -510,6 +512,7 @@ class SuperResolver:
         self._engine.settle()
         if isinstance(image, Image.Image):
             _check_pixels(image.width * image.height, asked)
+            _warn(check_source(image))
             source, metadata = from_pil(image)
             big = run(lambda: self._whole(source, asked, report))
             return _as_pil(big, image.mode, metadata)

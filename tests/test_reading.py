@@ -11,20 +11,24 @@ import threading
 import tracemalloc
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import PIL
 import pytest
+import tifffile
 from conformance import Made, chunk, picture, psd, saved, sound
 from helpers import make_model
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 
 from srgan_infer import ImageError, ImageWarning, SuperResolver
 from srgan_infer.images import jpeg
 from srgan_infer.images.kinds import BEGINNINGS, PLUGINS, READ
+from srgan_infer.images.pil_source import check_source
 from srgan_infer.images.read import open_file
 
 Array = npt.NDArray[Any]
@@ -292,6 +296,140 @@ class TestSources:
         (tmp_path / "in.png").write_bytes(self.data)
         with (tmp_path / "in.png").open(encoding="latin-1") as file, pytest.raises(ImageError):
             open_file(file)  # type: ignore[arg-type]
+
+
+def dng() -> bytes:
+    """A thumbnail, and the tag that says that it is a camera's."""
+    file = io.BytesIO()
+    small = Image.fromarray(picture())
+    small.save(file, "TIFF", tiffinfo={50706: b"\1\4\0\0"})
+    return file.getvalue()
+
+
+def cr2() -> bytes:
+    """A thumbnail behind the beginning that Canon's cameras write."""
+    data = saved(Image.fromarray(picture()), "TIFF")
+    (place,) = struct.unpack_from("<I", data, 4)
+    # The directory goes to the end, so that there is room for the mark.
+    (count,) = struct.unpack_from("<H", data, place)
+    table = data[place : place + 2 + 12 * count + 4]
+    moved = bytearray(data + bytes(len(data) % 2) + table)
+    moved[4:8] = struct.pack("<I", len(moved) - len(table))
+    moved[8:12] = b"CR\x02\0"
+    return bytes(moved)
+
+
+def planes() -> bytes:
+    """A TIFF of 16 bits in planes, which Pillow makes noise of."""
+    file = io.BytesIO()
+    pixels = np.ascontiguousarray(picture().transpose(2, 0, 1)).astype(np.uint16) * 257
+    tifffile.imwrite(file, pixels, photometric="rgb", planarconfig="separate")
+    return file.getvalue()
+
+
+def deep_jp2() -> bytes:
+    """A JPEG 2000 of 16 bits, of which Pillow makes white black."""
+    return bytes(imagecodecs.jpeg2k_encode(picture().astype(np.uint16) * 257, level=0))
+
+
+PILLOW_IS_WRONG = {
+    "a.dng": (dng(), "a camera raw file (DNG)"),
+    "a.cr2": (cr2(), "a camera raw file (CR2)"),
+    "a.tif": (planes(), "a TIFF of 16 bits in planes"),
+    "a.jp2": (deep_jp2(), "a JPEG 2000 with 16 bits"),
+    "a.psd": (psd(picture(3), merged=False), "layers only"),
+}
+
+
+class TestPilImages:
+    """One that leads to a file which Pillow gets wrong is refused; all others are taken."""
+
+    @pytest.mark.parametrize("name", PILLOW_IS_WRONG)
+    @pytest.mark.parametrize("loaded", [False, True])
+    def test_what_pillow_gets_wrong_is_refused(
+        self, name: str, loaded: bool, tmp_path: Path, sr: SuperResolver
+    ) -> None:
+        data, words = PILLOW_IS_WRONG[name]
+        path = tmp_path / name
+        path.write_bytes(data)
+        with Image.open(path) as image:
+            if loaded:
+                image.load()
+            with pytest.raises(ImageError, match=re.escape(words)) as caught:
+                sr(image)
+        assert str(path) in str(caught.value)
+        if name in ("a.tif", "a.jp2"):
+            assert "pass the path or the bytes of the file, not a PIL image" in str(caught.value)
+            assert sr(path).size == sr(data).size == (76, 52)
+
+    @pytest.mark.parametrize("name", PILLOW_IS_WRONG)
+    def test_so_it_is_in_memory(self, name: str, sr: SuperResolver) -> None:
+        data, words = PILLOW_IS_WRONG[name]
+        stream = io.BytesIO(data)
+        image = Image.open(stream)
+        place = stream.tell()
+        for _ in range(2):
+            with pytest.raises(ImageError, match=re.escape(words)):
+                sr(image)
+            assert stream.tell() == place
+        assert sr(image.copy()).size == (76, 52)  # which leads nowhere
+
+    @pytest.mark.parametrize("name", ["a.dng", "a.tif"])
+    def test_tags_are_left_where_the_file_is_gone(self, name: str, sr: SuperResolver) -> None:
+        image = Image.open(io.BytesIO(PILLOW_IS_WRONG[name][0]))
+        image.load()
+        with pytest.raises(ImageError, match=re.escape(PILLOW_IS_WRONG[name][1])):
+            sr(image)
+
+    @pytest.mark.parametrize("loaded", [False, True])
+    def test_images_of_sound_files_are_taken(self, loaded: bool, tmp_path: Path) -> None:
+        refused = set()
+        for made in sound():
+            path = tmp_path / made.name
+            path.write_bytes(made.data)
+            with suppress(UnidentifiedImageError, SyntaxError), Image.open(path) as image:
+                try:
+                    if loaded:
+                        image.load()
+                    check_source(image)
+                except ImageError:
+                    refused.add(made.name)
+        planes = {"rgb16-planar.tif"}
+        # Loaded, their pixels and what of them is transparent are on different scales.
+        keyed = {
+            f"type{kind}-{way}transparent.png"
+            for kind in ("0-2", "0-4", "2-16")
+            for way in ("", "interlaced-")
+        }
+        assert refused == (planes | keyed if loaded else planes)
+
+    @pytest.mark.parametrize("format", ["png", "tif", "avif", "ppm"])
+    def test_what_pillow_cut_is_said(self, format: str, sr: SuperResolver) -> None:
+        pixels = picture().astype(np.uint16) * 257
+        file = io.BytesIO()
+        if format == "tif":
+            tifffile.imwrite(file, pixels, photometric="rgb", compression="zlib")
+        elif format == "png":
+            file.write(imagecodecs.png_encode(pixels))
+        elif format == "ppm":
+            file.write(b"P6 19 13 65535\n" + pixels.astype(">u2").tobytes())
+        else:
+            file.write(imagecodecs.avif_encode(pixels >> 6, level=100, bitspersample=10))
+        with pytest.warns(ImageWarning, match="pass the path or the bytes of the file"):
+            big = sr(Image.open(file))
+        assert big.size == (76, 52)
+
+    def test_another_file_at_its_place_is_not_looked_at(
+        self, tmp_path: Path, sr: SuperResolver
+    ) -> None:
+        path = tmp_path / "a.png"
+        Image.fromarray(picture()).save(path)
+        image = Image.open(path)
+        image.load()
+        path.write_bytes(planes())
+        assert sr(image).size == (76, 52)
+        path.unlink()
+        assert sr(image).size == (76, 52)
 
 
 JPEGS = [made for made in sound() if made.name.endswith(".jpg") and "turned" not in made.name]

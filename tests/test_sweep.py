@@ -9,7 +9,10 @@ import importlib.util
 import io
 import itertools
 import struct
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -18,9 +21,13 @@ import numpy.typing as npt
 import PIL
 import pytest
 import tifffile
+from conformance import chunk
+from PIL import Image
 
 from srgan_infer.errors import ImageError
 from srgan_infer.images.exif import Tree, encode_directory
+from srgan_infer.images.pil_source import check_source
+from srgan_infer.images.pillow import from_pil
 from srgan_infer.images.read import open_file
 from srgan_infer.images.tiff_rows import OTHER_CODECS
 
@@ -42,6 +49,68 @@ def read(data: bytes | bytearray) -> Array | str:
     if image.alpha is None:
         return rows
     return np.dstack([rows, image.alpha[0 : image.color.shape[0]]])
+
+
+def check_pillow(
+    data: bytes | bytearray, right: Array, tmp_path: Path, rounding: float = 1e-3
+) -> str:
+    """A PIL image of the same file is right, or said to be less, or wrong and refused.
+
+    Returns which of them it was, ``"right"``, ``"less"``, ``"refused"``, or ``"none"`` where
+    Pillow does not open the file.
+    """
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, ValueError):
+        return "none"
+    said = {source_says(image)}
+    with Image.open(path) as unloaded:
+        said.add(source_says(unloaded))
+    with Image.open(io.BytesIO(data)) as unloaded:
+        said.add(source_says(unloaded))
+    assert len(said) == 1
+    assert source_says(image.copy()) == "right"  # it leads nowhere any more
+    (word,) = said
+    if word == "refused":
+        with suppress(ImageError):  # values that mean no colour
+            assert distance(image, right) > 2
+    else:
+        assert distance(image, right) <= (rounding if word == "right" else 2), word
+    return word
+
+
+def source_says(image: Image.Image) -> str:
+    try:
+        return "less" if check_source(image) else "right"
+    except ImageError as error:
+        # Right but for the scale, which is tried below.
+        return "right" if "floats from 0 to 1" in str(error) else "refused"
+
+
+def distance(image: Image.Image, right: Array) -> float:
+    """How far Pillow's pixels are from the right ones, in levels of 255."""
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode == "F":  # in memory 255 is white
+        image = Image.fromarray(np.asarray(image) * np.float32(255))
+    decoded, _ = from_pil(image)
+    found = decoded.color[0 : decoded.color.shape[0]] / level(decoded.color.dtype)
+    ideal = right / level(right.dtype)
+    if decoded.alpha is not None:
+        alpha = (decoded.alpha[0 : len(right)] / level(decoded.alpha.dtype))[..., None]
+        # Colours that are hardly seen are hardly known.
+        ideal = np.dstack([ideal[..., :-1] * alpha / 255, ideal[..., -1:]])
+        found = np.dstack([found * alpha / 255, alpha])
+    return float(np.abs(found - np.broadcast_to(ideal, found.shape)).max())
+
+
+def level(dtype: np.dtype[Any]) -> float:
+    return 1 / 255 if dtype.kind == "f" else np.iinfo(dtype).max / 255
 
 
 def whole(numbers: Array, bits: int) -> Array:
@@ -110,9 +179,24 @@ def tiff(numbers: Array, kind: tuple[str, int, str, str | None], **how: Any) -> 
     return file.getvalue()
 
 
+# What becomes of the PIL images of these files, uncompressed and compressed; Pillow opens no
+# integers of 32 bits and more, and no floats of other than 32, in most of these layouts.
+PILLOW_SAYS = {
+    "uint8": ({"right"}, {"right", "refused"}),
+    "uint16": ({"right", "less", "refused"}, {"right", "less"}),
+    "uint32": ({"right"}, {"right"}),
+    "int8": ({"right"}, {"right"}),
+    "int16": ({"right"}, {"right", "refused"}),
+    "float16": (set(), set()),
+    "float32": ({"right", "refused"}, {"right", "refused"}),
+    "float64": (set(), set()),
+}
+
+
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_layouts_of_tiff(dtype: str, compression: str | None) -> None:
+def test_layouts_of_tiff(dtype: str, compression: str | None, tmp_path: Path) -> None:
+    words = set()
     predictors = [1] if compression in (None, "packbits") else [1, 3 if dtype[0] == "f" else 2]
     count = 0
     for order, predictor, planar, tile, kind in itertools.product(
@@ -139,12 +223,74 @@ def test_layouts_of_tiff(dtype: str, compression: str | None) -> None:
             assert np.allclose(found, right, rtol=0, atol=1e-6), where
         else:
             assert np.array_equal(found, right), where
+        rounding = 1 if kind[0] == "RGB multiplied with alpha" else 1e-3
+        words.add(check_pillow(data, right, tmp_path, rounding))
         count += 1
     assert count >= 48
+    assert words - {"none"} == PILLOW_SAYS[dtype][compression is not None]
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_webp_in_tiff(order: str, tile: tuple[int, int] | None) -> None:
+    for kind in KINDS[3:]:
+        numbers = numbers_of("uint8", 3 if kind[0] == "RGB" else 4)
+        data = tiff(
+            numbers,
+            kind,
+            byteorder=order,
+            tile=tile,
+            compression="webp",
+            compressionargs={"lossless": True, "level": 100},
+        )
+        assert np.array_equal(read(data), expected(numbers, kind[0])), kind
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_jpeg_in_tiff(planar: str, tile: tuple[int, int] | None) -> None:
+    """Grey and transparency in planes, which Pillow mixes up, are refused; others are near."""
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    smooth = np.dstack([x * 9, y * 12, (x + y) * 6, 255 - x * 4]).astype(np.uint8)
+    for kind in KINDS[:6]:
+        channels = 1 + (kind[2] == "rgb") * 2 + (kind[3] is not None)
+        if channels == (4 if planar == "contig" else 1):
+            continue  # which tifffile does not write
+        data = tiff(
+            smooth[..., :channels],
+            kind,
+            planarconfig=planar if channels > 1 else None,
+            tile=tile,
+            compression="jpeg",
+            compressionargs={"level": 100},
+        )
+        found = read(data)
+        if planar == "separate" and kind[0] == "grey and alpha":
+            assert isinstance(found, str)
+            assert "grey and transparency in compressed planes" in found
+            continue
+        theirs = tifffile.imread(io.BytesIO(data))
+        if planar == "separate":
+            theirs = theirs.transpose(1, 2, 0)
+        right = expected(theirs.reshape(*SIZE, -1), kind[0])
+        assert isinstance(found, np.ndarray), (kind, found)
+        assert np.abs(found.astype(int) - right).max() < 8, kind
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_floats_of_a_pil_image_are_those_of_its_file(scale: int) -> None:
+    """By Pillow's rule white is 255; where the file's is 1, its path has to be given."""
+    numbers = numbers_of("float32", 1) * np.float32(scale)
+    with Image.open(io.BytesIO(tiff(numbers, KINDS[0]))) as image:
+        if scale == 1:
+            with pytest.raises(ImageError, match=r"floats from 0 to 1, .* pass the path"):
+                check_source(image)
+        else:
+            assert check_source(image) == ()
 
 
 @pytest.mark.parametrize("bits", range(1, 65))
-def test_bits_of_tiff(bits: int) -> None:
+def test_bits_of_tiff(bits: int, tmp_path: Path) -> None:
     for channels, photometric in ((1, "minisblack"), (1, "miniswhite"), (3, "rgb")):
         numbers = RANDOM.integers(0, 1 << min(bits, 16), (*SIZE, channels), dtype=np.uint32)
         packed = packed_rows(numbers, bits)
@@ -161,6 +307,7 @@ def test_bits_of_tiff(bits: int) -> None:
         if photometric == "miniswhite":
             right = np.iinfo(right.dtype).max - right
         assert np.array_equal(found, right)
+        check_pillow(raw_tiff(packed, tags), right, tmp_path)
         if bits <= 32:  # as much as tifffile unpacks
             theirs = tifffile.imread(io.BytesIO(raw_tiff(packed, tags))).reshape(numbers.shape)
             assert np.array_equal(theirs, numbers)
@@ -195,11 +342,12 @@ def raw_tiff(data: bytes, tags: dict[int, list[int]]) -> bytes:
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("scale", [1, 256, 257, 123])
-def test_palettes_of_tiff(bits: int, scale: int) -> None:
+def test_palettes_of_tiff(bits: int, scale: int, tmp_path: Path) -> None:
     colors = RANDOM.integers(0, 256, (3, 1 << bits)) * scale
     indices = RANDOM.integers(0, 1 << bits, (*SIZE, 1))
     tags = {258: [bits], 262: [3], 320: colors.ravel().tolist()}
-    found = read(raw_tiff(packed_rows(indices.astype(np.uint32), bits), tags))
+    packed = packed_rows(indices.astype(np.uint32), bits)
+    found = read(raw_tiff(packed, tags))
     assert isinstance(found, np.ndarray), found
     right = colors.T[indices[..., 0]]
     if found.dtype == np.uint8:  # as said by its largest value: 255, or a byte in both halves
@@ -207,6 +355,9 @@ def test_palettes_of_tiff(bits: int, scale: int) -> None:
         assert np.array_equal(found, right // (1 if colors.max() < 256 else scale))
     else:
         assert np.array_equal(found, right)
+    # Which halves every value, and has only black where it is of 8 bits.
+    word = check_pillow(raw_tiff(packed, tags), found, tmp_path, 1)
+    assert word in ("none", "refused" if scale == 1 else "right")
 
 
 @pytest.mark.parametrize("compression", [1, 5])
@@ -269,7 +420,8 @@ def others() -> Iterator[tuple[str, dict[int, list[int]], str]]:
     rgb = {258: [8, 8, 8], 262: [2]}
     for number, name in OTHER_CODECS.items():
         raw = number in (32767, 32769, 32770, 34713, 65000, 65535)
-        yield f"compression {number}", rgb | {259: [number]}, "camera raw" if raw else name
+        kind = rgb if number != 50001 else {262: [1]}  # of RGB it is read
+        yield f"compression {number}", kind | {259: [number]}, "camera raw" if raw else name
     yield "compression 9", rgb | {259: [9]}, "number 9 compression"
     for number, name in (
         (4, "transparency mask"),
@@ -320,6 +472,35 @@ def test_values_that_mean_no_colour(dtype: str, value: float, sentence: str) -> 
     assert sentence in found
 
 
+@pytest.mark.parametrize(("color", "bits"), [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16)])
+def test_a_transparent_colour_of_a_loaded_png(color: int, bits: int, tmp_path: Path) -> None:
+    """Pillow brings grey to 8 bits but not the one that is transparent."""
+    numbers = RANDOM.integers(0, 1 << bits, (*SIZE, 1), dtype=np.uint32)
+    rows = packed_rows(numbers, bits) if bits < 16 else numbers.astype(">u2").tobytes()
+    rows = b"".join(b"\0" + row.tobytes() for row in np.frombuffer(rows, np.uint8).reshape(11, -1))
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", SIZE[1], SIZE[0], bits, color, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", int(numbers[3, 4, 0]))),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+    right = read(data)
+    assert isinstance(right, np.ndarray)
+    path = tmp_path / "image.png"
+    path.write_bytes(data)
+    for loaded in (False, True):
+        with Image.open(path) as image:
+            if loaded:
+                image.load()
+            if loaded and bits in (2, 4):
+                with pytest.raises(ImageError, match=r"transparent colour.*pass the path"):
+                    check_source(image)
+                continue
+            assert check_source(image) == ()
+            assert distance(image, right) < 1e-3
+
+
 # JPEG 2000, AVIF, HEIF and JPEG XL, with and without the libraries that read their depths.
 
 
@@ -336,7 +517,9 @@ def with_libraries(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     return bool(request.param)
 
 
-def check(data: bytes | bytearray, numbers: Array, bits: int, refused: str | None) -> None:
+def check(
+    data: bytes | bytearray, numbers: Array, bits: int, refused: str | None, tmp_path: Path
+) -> None:
     """Exact, or refused with the words that are expected."""
     found = read(data)
     if refused is not None:
@@ -349,14 +532,18 @@ def check(data: bytes | bytearray, numbers: Array, bits: int, refused: str | Non
     assert found.dtype == right.dtype
     # Grey may come as RGB: older Pillow knows no grey AVIF.
     assert np.array_equal(found, np.broadcast_to(right.reshape(*SIZE, -1), found.shape))
+    check_pillow(data, found, tmp_path)
 
 
 @pytest.mark.parametrize("bits", range(1, 17))
 @pytest.mark.parametrize("container", ["jp2", "j2k"])
-def test_precisions_of_jpeg_2000(bits: int, container: str, with_libraries: bool) -> None:
+def test_precisions_of_jpeg_2000(
+    bits: int, container: str, with_libraries: bool, tmp_path: Path
+) -> None:
     for channels in (1, 2, 3, 4):
         shape = SIZE if channels == 1 else (*SIZE, channels)
         numbers = RANDOM.integers(1, (1 << bits) - 1, shape, endpoint=True)
+        numbers[5] = (1 << bits) - 1  # white, which Pillow makes black
         data = imagecodecs.jpeg2k_encode(
             numbers.astype(np.uint8 if bits <= 8 else np.uint16),
             level=0,
@@ -367,11 +554,11 @@ def test_precisions_of_jpeg_2000(bits: int, container: str, with_libraries: bool
         # Pillow takes grey of 9 bits in a JP2 file for one of 8.
         theirs = bits <= 8 or (channels == 1 and not (bits == 9 and container == "jp2"))
         refused = None if theirs or with_libraries else f"JPEG 2000 with {bits} bits"
-        check(data, numbers, bits, refused)
+        check(data, numbers, bits, refused, tmp_path)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12])
-def test_depths_of_avif(bits: int, with_libraries: bool) -> None:
+def test_depths_of_avif(bits: int, with_libraries: bool, tmp_path: Path) -> None:
     for channels in (1, 3, 4):
         shape = SIZE if channels == 1 else (*SIZE, channels)
         numbers = RANDOM.integers(1, (1 << bits) - 1, shape, endpoint=True)
@@ -382,22 +569,24 @@ def test_depths_of_avif(bits: int, with_libraries: bool) -> None:
             bitspersample=bits,
         )
         refused = None if bits == 8 or with_libraries else f"AVIF with {bits} bits"
-        check(data, numbers, bits, refused)
+        check(data, numbers, bits, refused, tmp_path)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
-def test_depths_of_jpeg_xl(bits: int, with_libraries: bool) -> None:
+def test_depths_of_jpeg_xl(bits: int, with_libraries: bool, tmp_path: Path) -> None:
     for channels in (1, 2, 3, 4):
         shape = SIZE if channels == 1 else (*SIZE, channels)
         numbers = RANDOM.integers(1, (1 << bits) - 1, shape, endpoint=True)
         data = imagecodecs.jpegxl_encode(
             numbers.astype(np.uint8 if bits == 8 else np.uint16), lossless=True, bitspersample=bits
         )
-        check(data, numbers, bits, None if with_libraries else "JPEG XL")
+        check(data, numbers, bits, None if with_libraries else "JPEG XL", tmp_path)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12])
-def test_depths_of_heif(bits: int, with_libraries: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_depths_of_heif(
+    bits: int, with_libraries: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import pillow_heif as heif
 
     monkeypatch.setattr(heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)
@@ -407,7 +596,7 @@ def test_depths_of_heif(bits: int, with_libraries: bool, monkeypatch: pytest.Mon
     file = io.BytesIO()
     image = heif.from_bytes(mode=mode, size=SIZE[::-1], data=stored.tobytes())
     image.save(file, quality=-1, chroma=444, matrix_coefficients=0)
-    check(file.getvalue(), numbers, bits, None if with_libraries else "HEIC")
+    check(file.getvalue(), numbers, bits, None if with_libraries else "HEIC", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,6 +23,8 @@ from srgan_infer.images.boxes import walk
 from srgan_infer.images.timing import inner_box
 
 Array = npt.NDArray[Any]
+
+CODEC = "imagecodecs"
 
 # Colour spaces of a JP2 file that Pillow turns into grey, RGB or CMYK.
 JP2_COLORS = {0: "bilevel", 12: "CMYK", 15: "bilevel", 16: "sRGB", 17: "grey", 18: "sYCC"}
@@ -39,11 +42,20 @@ class WideDecoder:
         uint8, uint16 or float32.
     decode
         From the image that Pillow opened, and the file, to (H, W, channels) of this dtype.
+    kind
+        What is decoded, such as ``"an AVIF with 10 bits a channel"``.
+    near
+        Whether Pillow's own pixels are within one of 255 levels of these.
+    needs_codec
+        Whether it takes imagecodecs.
     """
 
     channels: int
     dtype: np.dtype[Any]
     decode: Callable[[Image.Image, BinaryIO], Array]
+    kind: str
+    near: bool
+    needs_codec: bool = True
 
 
 def wide_decoder(name: str, image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
@@ -63,25 +75,31 @@ def wide_decoder(name: str, image: Image.Image, stream: BinaryIO) -> WideDecoder
     ImageError
         If it can be told, but not decoded with what is installed.
     """
+    if name == "JPEG2000" and (size := _codestream(stream)[0]) != image.size:
+        raise ImageError(f"it is damaged: it says {image.size} and {size} pixels.")
+    found = find_decoder(name, image, stream)
+    if found is not None and found.needs_codec and importlib.util.find_spec(CODEC) is None:
+        raise ImageError(
+            f"it is {found.kind}, of which Pillow reads 8; pip install 'srgan-infer[formats]' "
+            "to have it read, or convert it to PNG with 16."
+        )
+    return found
+
+
+def find_decoder(name: str, image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
+    """As :func:`wide_decoder`, but whether or not it is installed."""
     reader = {"JPEG2000": _jpeg2000, "AVIF": _avif, "HEIF": _heif, "JXL": _jxl}.get(name)
     return None if reader is None else reader(image, stream)
 
 
-def _imagecodecs(what: str) -> Any:
-    if importlib.util.find_spec("imagecodecs") is None:
-        raise ImageError(
-            f"it is {what}, of which Pillow reads 8; pip install 'srgan-infer[formats]' "
-            "to have it read, or convert it to PNG with 16."
-        )
+def _codec() -> Any:
     import imagecodecs
 
     return imagecodecs
 
 
 def _jpeg2000(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
-    size, bits = _codestream(stream)
-    if size != image.size:
-        raise ImageError(f"it is damaged: it says {image.size} and {size} pixels.")
+    _, bits = _codestream(stream)
     color = _jp2_color(stream)
     if len(set(bits)) > 1 or max(bits) > 16:
         raise ImageError(
@@ -92,22 +110,24 @@ def _jpeg2000(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
     if depth == 8:
         return None
     dtype = np.dtype(np.uint8 if depth < 8 else np.uint16)
+    kind = f"a JPEG 2000 with {depth} bits a channel"
     if image.mode in ("L", "LA", "RGB", "RGBA") and depth < 8:
-        return WideDecoder(channels, dtype, lambda image, _: _shifted(image, 8, depth))
+        decode = partial(_shifted, 8, depth)
+        return WideDecoder(channels, dtype, decode, kind, near=depth == 7, needs_codec=False)
     if image.mode == "I;16":
-        return WideDecoder(1, dtype, lambda image, _: _shifted(image, 16, depth))
+        decode = partial(_shifted, 16, depth)
+        return WideDecoder(1, dtype, decode, kind, near=True, needs_codec=False)
     if depth < 8 or color not in (16, 17, None):
         raise ImageError(
             f"it is a JPEG 2000 with {JP2_COLORS[color or 0]} colour of {depth} bits, "
             "which is not read; convert it to PNG."
         )
-    codec = _imagecodecs(f"a JPEG 2000 with {depth} bits a channel")
 
-    def decode(_: Image.Image, stream: BinaryIO) -> Array:
+    def read(_: Image.Image, stream: BinaryIO) -> Array:
         stream.seek(0)
-        return _full_scale(codec.jpeg2k_decode(stream.read()), depth, dtype)
+        return _full_scale(_codec().jpeg2k_decode(stream.read()), depth, dtype)
 
-    return WideDecoder(channels, dtype, decode)
+    return WideDecoder(channels, dtype, read, kind, near=False)
 
 
 def _codestream(stream: BinaryIO) -> tuple[tuple[int, int], list[int]]:
@@ -156,7 +176,7 @@ def _jp2_color(stream: BinaryIO) -> int | None:
     return found
 
 
-def _shifted(image: Image.Image, room: int, bits: int) -> Array:
+def _shifted(room: int, bits: int, image: Image.Image, _: BinaryIO) -> Array:
     """Pillow puts few bits at the top of the byte, and zeros below."""
     image.load()
     pixels = np.asarray(image)
@@ -190,17 +210,16 @@ def _avif(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
         raise ImageError(
             f"it is an animated AVIF with {bits} bits a channel, of which 8 are read; convert it."
         )
-    codec = _imagecodecs(f"an AVIF with {bits} bits a channel")
     dtype = np.dtype(np.uint16)
     channels = len(image.getbands())
 
     def decode(_: Image.Image, stream: BinaryIO) -> Array:
         stream.seek(0)
-        pixels = _full_scale(codec.avif_decode(stream.read()), bits, dtype)
+        pixels = _full_scale(_codec().avif_decode(stream.read()), bits, dtype)
         # Older Pillow takes grey for RGB.
         return np.repeat(pixels, 3, axis=2) if (pixels.shape[2], channels) == (1, 3) else pixels
 
-    return WideDecoder(channels, dtype, decode)
+    return WideDecoder(channels, dtype, decode, f"an AVIF with {bits} bits a channel", near=True)
 
 
 def _heif(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
@@ -216,7 +235,9 @@ def _heif(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
         file = pillow_heif.open_heif(stream, convert_hdr_to_8bit=False)
         return _full_scale(np.asarray(file) >> (16 - bits), bits, dtype)
 
-    return WideDecoder(len(image.getbands()), dtype, decode)
+    kind = f"a HEIC with {bits} bits a channel"
+    channels = len(image.getbands())
+    return WideDecoder(channels, dtype, decode, kind, near=True, needs_codec=False)
 
 
 def _jxl(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
@@ -225,12 +246,11 @@ def _jxl(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
         raise ImageError("it is an animated JPEG XL, which is not read; convert it to APNG.")
     if header.bits == 8:
         return None
-    codec = _imagecodecs(f"a JPEG XL with {header.bits} bits a channel")
     dtype = np.dtype(np.float32 if header.floating else np.uint16)
 
     def decode(_: Image.Image, stream: BinaryIO) -> Array:
         stream.seek(0)
-        pixels: Array = codec.jpegxl_decode(stream.read())
+        pixels: Array = _codec().jpegxl_decode(stream.read())
         if not header.floating:
             return _full_scale(pixels, header.bits, dtype)
         pixels = pixels.astype(np.float32)
@@ -238,7 +258,9 @@ def _jxl(image: Image.Image, stream: BinaryIO) -> WideDecoder | None:
             raise ImageError("its float values leave the range 0 to 1; scale them first.")
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
-    return WideDecoder(len(image.getbands()), dtype, decode)
+    kind = f"a JPEG XL with {header.bits} bits a channel"
+    # Pillow's plugin makes noise of grey and alpha.
+    return WideDecoder(len(image.getbands()), dtype, decode, kind, near=image.mode != "LA")
 
 
 @dataclass(frozen=True)

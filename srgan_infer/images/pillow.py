@@ -172,7 +172,7 @@ def _grey16(
     def decode(crop: Image.Image) -> Array:
         pixels: Array = np.asarray(crop).astype(np.uint16)[..., None]
         if twelve:
-            pixels = pixels << 4 | pixels >> 8
+            pixels = ((pixels.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
         if inverted:
             pixels = 65535 - pixels
         return pixels if key is None else _with_key(pixels, key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import TiffImagePlugin
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError, features
 
 from srgan_infer.errors import ImageError
 from srgan_infer.images.pillow import any_size
@@ -43,7 +44,9 @@ BYTE_CODECS = {
     50000: "Zstandard",
 }
 # Those that know what they compress; Pillow gives 8 bits, or 1 bit, of each of these.
-PIXEL_CODECS = {2: "CCITT", 3: "CCITT", 4: "CCITT", 6: "JPEG", 7: "JPEG", 50001: "WebP"}
+PIXEL_CODECS = {2: "CCITT", 3: "CCITT", 4: "CCITT", 6: "JPEG", 7: "JPEG"}
+# Each strip or tile is a file of this kind, which the libtiff inside of Pillow does not decode.
+WEBP = 50001
 OTHER_CODECS = {
     32766: "NeXT",
     32767: "Sony ARW",
@@ -62,12 +65,14 @@ OTHER_CODECS = {
     34892: "lossy JPEG",
     34933: "PNG",
     34934: "JPEG XR",
+    50001: "WebP",
     50002: "JPEG XL",
     52546: "JPEG XL",
     65000: "Kodak DCR",
     65535: "Pentax PEF",
 }
 PREDICTED = {5, 8, 32946, 34925, 50000}
+NATIVE = {"little": "<", "big": ">"}[sys.byteorder]
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK = 0, 1, 2, 3, 5
 COLORS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4}
@@ -310,17 +315,17 @@ def read_layout(directory: Directory, stream: BinaryIO) -> Layout | None:
         raise ImageError(f"it has no pixels: its tags say {width}×{height}.")
     compression, samples = get(259, 1), get(277, 1)
     photometric = get(262, RGB if samples > 2 else BLACK_IS_ZERO)
-    _refuse_camera_raw(directory, photometric, stream)
+    refuse_camera_raw(directory, stream)
     bits = set(directory.numbers(258)[:samples]) or {1}
     kinds = set(directory.numbers(339)[:samples]) or {UINT}
-    if photometric == 6 and compression == 1 and directory.numbers(530) not in ((), (1, 1)):
-        raise ImageError(
-            f"it is an uncompressed TIFF of YCbCr with thinned colours, not read; {CONVERT}."
-        )
-    if compression in PIXEL_CODECS or photometric in (6, 8):
+    if compression in PIXEL_CODECS or (photometric in (6, 8) and compression != WEBP):
         _check_pillow_knows(compression, photometric, max(bits), kinds)
+        if (fault := pillow_fault(directory)) is not None:
+            raise ImageError(f"it is a TIFF {fault}, which is not read; {CONVERT}.")
         return None
-    if compression not in BYTE_CODECS:
+    webp = compression == WEBP and photometric == RGB and samples in (3, 4) and bits == {8}
+    webp = webp and get(284, 1) == 1 and bool(features.check("webp"))
+    if compression not in BYTE_CODECS and not webp:
         name = OTHER_CODECS.get(compression, f"number {compression}")
         raise ImageError(f"it is a TIFF with {name} compression, which is not read; {AGAIN}.")
     if photometric not in COLORS:
@@ -334,7 +339,7 @@ def read_layout(directory: Directory, stream: BinaryIO) -> Layout | None:
     _check_samples(photometric, depth, kind, predictor)
     if samples < COLORS[photometric]:
         raise ImageError(f"its {samples} channels are too few for its colours.")
-    alpha, premultiplied = _alpha(directory, photometric, samples)
+    alpha, premultiplied = _alpha(directory, photometric) or (None, False)
     tiled = 322 in directory.entries
     segment = (get(322, 0), get(323, 0)) if tiled else (width, min(get(278, height), height))
     if min(segment) < 1:
@@ -386,8 +391,50 @@ AGAIN = "save it again, uncompressed or with deflate"
 CONVERT = "convert it to RGB or grey"
 
 
-def _refuse_camera_raw(directory: Directory, photometric: int, stream: BinaryIO) -> None:
-    """A raw file is a TIFF whose first image is a thumbnail, and the sensor's further in."""
+def pillow_fault(directory: Directory) -> str | None:
+    """The layout that Pillow opens, and gets wrong; None if it is right, or refuses.
+
+    Found by comparing all that it opens with what is read here.
+
+    Parameters
+    ----------
+    directory
+        Of the image; its pixels are not looked at.
+    """
+    get = directory.number
+    raw, samples, bits = get(259, 1) == 1, get(277, 1), get(258, 1)
+    photometric, kind = get(262, RGB if samples > 2 else BLACK_IS_ZERO), get(339, UINT)
+    planar = samples > 1 and get(284, 1) == 2
+    order = {"<": "little", ">": "big"}[directory.order]
+    if planar and raw and bits == 16:
+        return "of 16 bits in planes"
+    if planar and raw and get(266, 1) == 2:
+        return "in planes whose bits are in the other order"
+    if planar and not raw and COLORS.get(photometric) == 1 and _alpha(directory, photometric):
+        return "of grey and transparency in compressed planes"
+    if not raw and bits > 8 and kind in (INT, FLOAT) and directory.order != NATIVE:
+        return f"of compressed {order}-endian {'floats' if kind == FLOAT else 'signed integers'}"
+    if kind == FLOAT and photometric == WHITE_IS_ZERO:
+        return "of floating point where white is 0"
+    if photometric == PALETTE and 0 < max(directory.numbers(320), default=0) < 256:
+        return "with a palette of 8 bits"
+    if photometric == 6 and raw and directory.numbers(530) not in ((), (1, 1)):
+        return "of uncompressed YCbCr with thinned colours"
+    return None
+
+
+def refuse_camera_raw(directory: Directory, stream: BinaryIO) -> None:
+    """Raise ``ImageError`` for a TIFF that is a camera's.
+
+    Its first image is a thumbnail, and the sensor's is further in.
+
+    Parameters
+    ----------
+    directory
+        Of the first image.
+    stream
+        The file, for the directories inside of this one.
+    """
     if 50706 in directory.entries:
         raise ImageError("it is a camera raw file (DNG); develop it first.")
     inner = []
@@ -433,18 +480,18 @@ def _check_samples(photometric: int, bits: int, kind: int, predictor: int) -> No
         )
 
 
-def _alpha(directory: Directory, photometric: int, samples: int) -> tuple[int | None, bool]:
+def _alpha(directory: Directory, photometric: int) -> tuple[int, bool] | None:
     """The sample that is the transparency, and whether colours are multiplied with it."""
-    colors = COLORS[photometric]
+    colors, samples = COLORS[photometric], directory.number(277, 1)
     if photometric == CMYK:
-        return None, False
+        return None
     extra = directory.numbers(338)[: samples - colors]
     if not extra and samples == colors + 1:
         extra = (2,)  # the tag is missing; everyone takes a fourth channel for this
     for index, meaning in enumerate(extra):
         if meaning in (1, 2) or (meaning == 999 and photometric == RGB):  # 999 by Corel Draw
             return colors + index, meaning == 1
-    return None, False
+    return None
 
 
 def _palette(directory: Directory, bits: int) -> Array:
@@ -551,6 +598,9 @@ REVERSED = REVERSED.ravel()
 
 def _decompress(parts: list[bytes], line: int, rows: list[int], layout: Layout) -> Array:
     """Have Pillow decode strips, described to it as an image of grey bytes."""
+    if layout.compression == WEBP:
+        sizes = zip(parts, rows, strict=True)
+        return np.concatenate([_webp(part, line, count, layout) for part, count in sizes])
     start = 8 + 2 + 12 * 10 + 4
     offsets, lengths, at = [], [], start + 8 * len(parts)
     for part in parts:
@@ -579,6 +629,19 @@ def _decompress(parts: list[bytes], line: int, rows: list[int], layout: Layout) 
     with any_size(image):
         image.load()
     return np.asarray(image)
+
+
+def _webp(part: bytes, line: int, rows: int, layout: Layout) -> Array:
+    """(rows, line) bytes of a strip or tile that is a WebP file."""
+    with any_size(None):
+        try:
+            image = Image.open(io.BytesIO(part), formats=("WEBP",))
+        except UnidentifiedImageError:
+            raise ImageError("it is damaged: a strip or tile is no WebP.") from None
+        if image.width != layout.segment[0] or not rows <= image.height <= layout.segment[1]:
+            raise ImageError("it is damaged: a strip or tile has another size than its tags say.")
+        pixels = np.asarray(image.convert("RGB" if layout.samples == 3 else "RGBA"))
+    return pixels[:rows].reshape(rows, line)
 
 
 def _numbers(data: Array, layout: Layout, samples: int) -> Array:
