@@ -14,6 +14,7 @@ from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, overload
 
@@ -30,7 +31,13 @@ from srgan_infer.engine.plan import Plan, Progress, Tile, check_tile
 from srgan_infer.errors import ImageError, ImageWarning, OutOfMemoryError, in_words, printable
 from srgan_infer.files import free_room
 from srgan_infer.images.alpha import alpha_rows, join_alpha
-from srgan_infer.images.formats import FORMATS, check_output, choose_format, encoder_bytes
+from srgan_infer.images.formats import (
+    FORMATS,
+    Format,
+    check_output,
+    choose_format,
+    encoder_bytes,
+)
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.pil_source import check_source
 from srgan_infer.images.pillow import from_pil, to_pil
@@ -44,6 +51,7 @@ from srgan_infer.images.read import (
 )
 from srgan_infer.images.resize import Box, check_size, output_size
 from srgan_infer.images.rows import SPOOL_PIXELS, Channels, DecodedImage, is_grey
+from srgan_infer.images.tiff import page_bytes
 from srgan_infer.images.write import create
 from srgan_infer.network.generator import Generator, GeneratorConfig
 from srgan_infer.threads import map_in_order
@@ -53,6 +61,8 @@ Array = npt.NDArray[Any]
 
 # JPEG files of this quality and below look better with the model for photographs.
 COMPRESSED_QUALITY = 80
+# Pages that a sentence on some of many names.
+PAGES_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class FileResult:
     Attributes
     ----------
     size
-        Width and height of the result, in pixels.
+        Width and height of the result, in pixels; of its first page, where there are several.
     frames
         Number of frames; 1 unless the file is an animation.
     warnings
@@ -87,6 +97,8 @@ class FileResult:
     passes
         How many times the network ran over each frame; more than once where the result is
         larger than the network's scale makes it.
+    pages
+        Number of pages; 1 unless it is a TIFF file.
     """
 
     size: tuple[int, int]
@@ -95,6 +107,7 @@ class FileResult:
     suggested_model: str | None = None
     target: Path | None = None
     passes: int = 1
+    pages: int = 1
 
 
 @dataclass(frozen=True)
@@ -106,11 +119,13 @@ class FilePlan:
     format
         Name of the format that would be written, such as ``"PNG"``.
     input_size, size
-        Width and height of the source, upright, and of the result, in pixels.
+        Width and height of the source, upright, and of the result, in pixels; of their first
+        pages, where there are several.
     frames
         Number of frames; 1 unless the file is an animation.
-    cut
-        How each frame is cut, and the memory that computing it takes.
+    cuts
+        How each page is cut, and the memory that computing it takes; of other files than
+        TIFF one, for every frame.
     memory_bytes
         Estimated memory at the highest point, without the program: computing, the decoded
         source with its transparency, and what is held of the result while it is encoded.
@@ -128,16 +143,32 @@ class FilePlan:
     input_size: tuple[int, int]
     size: tuple[int, int]
     frames: int
-    cut: Plan
+    cuts: tuple[Plan, ...]
     memory_bytes: int
     temporary_bytes: int
     warnings: tuple[str, ...]
     suggested_model: str | None = None
+    _most_bytes: int | None = None
+
+    @property
+    def cut(self) -> Plan:
+        """How each frame, or the first page, is cut."""
+        return self.cuts[0]
+
+    @property
+    def pages(self) -> int:
+        """Number of pages; 1 unless it is a TIFF file."""
+        return len(self.cuts)
 
     @property
     def input_pixels(self) -> int:
-        """Pixels that the network has to read, over all frames and passes."""
-        return self.frames * self.cut.input_pixels
+        """Pixels that the network has to read, over all frames, pages and passes."""
+        return self.frames * sum(cut.input_pixels for cut in self.cuts)
+
+    @property
+    def steps(self) -> int:
+        """What progress is counted in, over all frames, pages and passes."""
+        return self.frames * sum(cut.steps for cut in self.cuts)
 
 
 class SuperResolver:
@@ -163,9 +194,9 @@ class SuperResolver:
         Bytes, or text such as ``"2GB"``, that the computation may use; a safe
         part of the free memory if ``None``.
     max_pixels
-        Refuse images of more pixels than this, over all frames, before they are decoded. If
-        ``None``: files of any size, unless the program that this is part of has changed
-        ``PIL.Image.MAX_IMAGE_PIXELS``.
+        Refuse images of more pixels than this, over all frames and pages that would be
+        upscaled, before they are decoded. If ``None``: files of any size, unless the program
+        that this is part of has changed ``PIL.Image.MAX_IMAGE_PIXELS``.
 
     Raises
     ------
@@ -514,7 +545,7 @@ class SuperResolver:
             _check_pixels(image.width * image.height, asked)
             _warn(check_source(image))
             source, metadata = from_pil(image)
-            big = run(lambda: self._whole(source, asked, report))
+            big = run(lambda: self._alone(source, asked, report))
             return _as_pil(big, image.mode, metadata)
         if isinstance(image, np.ndarray):
             parts = arrays.from_array(image, layout)
@@ -528,7 +559,7 @@ class SuperResolver:
             file = open_file(image, max_pixels=limit_of_files(asked.max_pixels))
             frame = next(file.frames())
             _warn((*file.warnings, *frame.warnings))
-            big = run(lambda: self._whole(frame, asked, report))
+            big = run(lambda: self._alone(frame, asked, report))
             return _as_pil(big, file.mode, file.metadata)
         raise ImageError(
             "An image is a PIL image, a NumPy array, a torch tensor, a path, bytes or a binary "
@@ -561,7 +592,8 @@ class SuperResolver:
         PNG and TIFF are written while they are computed, so that the result is
         never whole in memory. The target appears when it is complete: after a
         failure there is the old file or none. Metadata is carried over, the
-        EXIF orientation applied, and every frame of an animation upscaled.
+        EXIF orientation applied, and every frame of an animation upscaled. So is every page
+        from one TIFF file to another; thumbnails and smaller versions are left out.
 
         Parameters
         ----------
@@ -595,8 +627,8 @@ class SuperResolver:
             For this call; ``None`` is what was given at construction.
         progress
             ``True`` for a progress bar on stderr, or a function that is called
-            with the number of steps done and in total, over all frames. What it
-            raises ends the work, leaves no file, and comes out as it is: so cancel.
+            with the number of steps done and in total, over all frames and pages.
+            What it raises ends the work, leaves no file, and comes out as it is: so cancel.
         network
             Where the network runs: an executor with one thread, for programs in which
             several threads upscale files, so that some decode and encode while one
@@ -613,35 +645,45 @@ class SuperResolver:
         """
         self._engine.settle()
         asked = self._asked(outscale, size, megapixels, tile, max_memory, max_pixels)
-        found: list[str] = []
+        found: list[list[str]] = []
         with _reporting(progress) as moved, in_words(moved) as report:
             dates = _dates(source) if keep_dates else None
-            opened = open_file(source, max_pixels=limit_of_files(asked.max_pixels), damaged=damaged)
-            file = self._with_metadata(opened, strip_metadata, note)
-            plan = self._plan_file(file, target, format, quality, asked)
-            if quality is None and file.lossless and plan.format == "WEBP":
+            limit = limit_of_files(asked.max_pixels)
+            file = open_file(source, max_pixels=limit, damaged=damaged)
+            kind = _format(file, target, format)
+            plan = self._plan_file(file, target, kind, quality, asked, strip_metadata, note)
+            if quality is None and file.lossless and kind.name == "WEBP":
                 quality = 100  # lossless stays lossless
+            pages = self._pages(file, kind, asked, strip_metadata, note)
+            first = next(pages)
             with create(
                 _file(target),
-                format=plan.format,
+                format=kind.name,
                 size=plan.size,
-                channels=file.channels,
-                dtype=file.dtype,
-                metadata=file.metadata,
-                n_frames=file.n_frames,
+                channels=first.channels,
+                dtype=first.dtype,
+                metadata=first.metadata,
+                n_frames=first.n_frames,
+                n_pages=plan.pages,
+                most_bytes=plan._most_bytes,
                 quality=quality,
                 overwrite=overwrite,
             ) as writer:
-                for index, image in enumerate(file.frames()):
-                    found += image.warnings
-                    shared = _shared(report, index, file.n_frames)
-                    bands = self._bands(image, plan.cut, shared)
-                    if network is None:
-                        writer.write_all(bands)
-                    else:
-                        network.submit(writer.write_all, bands).result()
+                steps = _Steps(report, plan.steps)
+                for number, page in enumerate(chain((first,), pages)):
+                    cut = plan.cuts[number]
+                    if number:
+                        writer.next_page(cut.size, page.channels, page.dtype, page.metadata)
+                    found.append([])
+                    for image in page.frames():
+                        found[-1] += image.warnings
+                        bands = self._bands(image, cut, steps.of(cut))
+                        if network is None:
+                            writer.write_all(bands)
+                        else:
+                            network.submit(writer.write_all, bands).result()
         late = _set_dates(writer.path, dates)
-        said = dict.fromkeys((*plan.warnings, *found, *writer.warnings, *late))
+        said = dict.fromkeys((*plan.warnings, *_by_page(found), *writer.moved, *late))
         lost = tuple(map(printable, said))
         _warn(lost)
         return FileResult(
@@ -651,6 +693,7 @@ class SuperResolver:
             plan.suggested_model,
             writer.path,
             len(plan.cut.passes),
+            plan.pages,
         )
 
     def plan_file(
@@ -690,14 +733,19 @@ class SuperResolver:
             If an option has a value that means nothing.
         """
         asked = self._asked(outscale, size, megapixels, tile, max_memory, max_pixels)
-        file = self._with_metadata(
-            open_file(source, max_pixels=limit_of_files(asked.max_pixels)), strip_metadata, note
-        )
-        return self._plan_file(file, target, format, quality, asked)
+        file = open_file(source, max_pixels=limit_of_files(asked.max_pixels))
+        kind = _format(file, target, format)
+        return self._plan_file(file, target, kind, quality, asked, strip_metadata, note)
 
-    def _with_metadata(self, file: SourceImage, strip: bool, note: bool) -> SourceImage:
-        """The file with the metadata that its result gets."""
-        metadata = file.metadata.stripped() if strip else file.metadata
+    def _pages(
+        self, file: SourceImage, kind: Format, asked: _Asked, strip: bool, note: bool
+    ) -> Iterator[SourceImage]:
+        """The pages of a file that its result holds, with the metadata that they get."""
+        pages = file.pages(limit_of_files(asked.max_pixels)) if kind.paged else iter((file,))
+        return (self._with_metadata(page, strip, note) for page in pages)
+
+    def _with_metadata(self, page: SourceImage, strip: bool, note: bool) -> SourceImage:
+        metadata = page.metadata.stripped() if strip else page.metadata
         if note:
             # A folder is named without the path to it, which is nobody's business.
             name = Path(self.name).name if Path(self.name).is_dir() else self.name
@@ -706,55 +754,69 @@ class SuperResolver:
                 f"upscaled by the model {name} (SHA-256 {self.sha256})",
                 datetime.now().astimezone().isoformat(timespec="seconds"),
             )
-        return replace(file, metadata=metadata)
+        return replace(page, metadata=metadata)
 
     def _plan_file(
         self,
         file: SourceImage,
         target: str | os.PathLike[str] | BinaryIO | None,
-        format: str | None,
+        kind: Format,
         quality: int | None,
         asked: _Asked,
+        strip: bool,
+        note: bool,
     ) -> FilePlan:
-        if format is None and not isinstance(target, (str, os.PathLike)):
-            # What has no name gets the source's format, or one that holds everything.
-            format = file.format if file.format in {kind.name for kind in FORMATS} else "PNG"
         name = Path(target) if isinstance(target, (str, os.PathLike)) else Path()
-        width, height = file.size
-        cut = self._plan(height, width, asked)
-        lost = check_output(
-            name,
-            format=format,
-            size=cut.size,
-            channels=file.channels,
-            dtype=file.dtype,
-            n_frames=file.n_frames,
-            quality=quality,
-            metadata=file.metadata,
-        )
-        kind = choose_format(name, format)
-        encoder, spooled = encoder_bytes(kind, cut.size, file.channels, file.n_frames)
-        if kind.memory and file.n_frames == 1:
-            self._check_memory(kind.name, encoder, asked)
+        cuts: list[Plan] = []
+        known: dict[tuple[int, int], Plan] = {}
+        told: list[tuple[str, ...]] = []
+        memory = temporary = on_disk = most = 0
+        for page in self._pages(file, kind, asked, strip, note):
+            width, height = page.size
+            if page.size not in known:
+                known[page.size] = self._plan(height, width, asked)
+            cut = known[page.size]
+            lost = check_output(
+                name,
+                format=kind.name,
+                size=cut.size,
+                channels=page.channels,
+                dtype=page.dtype,
+                n_frames=page.n_frames,
+                quality=quality,
+                metadata=page.metadata,
+            )
+            encoder, spooled = encoder_bytes(kind, cut.size, page.channels, page.n_frames)
+            if kind.memory and page.n_frames == 1:
+                self._check_memory(kind.name, encoder, asked)
+            if spooled:
+                _check_room(Path(tempfile.gettempdir()), spooled)
+            pixels = width * height * page.channels * page.dtype.itemsize
+            # Pillow has four bytes for the three of a colour.
+            decoded = pixels if page.channels in (1, 4) else pixels // page.channels * 4
+            memory = max(memory, cut.peak_bytes + encoder + decoded)
+            temporary = max(temporary, spooled + (pixels if width * height >= SPOOL_PIXELS else 0))
+            stored = kind.dtype_for(page.dtype, page.n_frames)
+            values = cut.size[0] * cut.size[1] * page.channels
+            on_disk += int(values * stored.itemsize * kind.density)
+            if kind.paged:
+                kept = kind.channels_for(page.channels, stored)
+                most += page_bytes(cut.size, kept, stored, page.metadata)
+            cuts.append(cut)
+            told.append((*page.warnings, *lost))
         if isinstance(target, (str, os.PathLike)):
-            stored = kind.dtype_for(file.dtype, file.n_frames).itemsize
-            values = cut.size[0] * cut.size[1] * file.channels
-            _check_room(name, int(values * stored * kind.density))
-        if spooled:
-            _check_room(Path(tempfile.gettempdir()), spooled)
-        pixels = width * height * file.channels * file.dtype.itemsize
-        # Pillow has four bytes for the three of a colour.
-        decoded = pixels if file.channels in (1, 4) else pixels // file.channels * 4
+            _check_room(name, on_disk)
         return FilePlan(
             format=kind.name,
             input_size=file.size,
-            size=cut.size,
+            size=cuts[0].size,
             frames=file.n_frames,
-            cut=cut,
-            memory_bytes=cut.peak_bytes + encoder + decoded,
-            temporary_bytes=spooled + (pixels if width * height >= SPOOL_PIXELS else 0),
-            warnings=(*file.warnings, *lost),
+            cuts=tuple(cuts),
+            memory_bytes=memory,
+            temporary_bytes=temporary,
+            warnings=_by_page(told),
             suggested_model=suggested_model(self.name, file),
+            _most_bytes=most if len(cuts) > 1 else None,
         )
 
     def _check_memory(self, name: str, needed: int, asked: _Asked) -> None:
@@ -1044,17 +1106,19 @@ class SuperResolver:
         self, images: Sequence[DecodedImage], asked: _Asked, report: Progress | None
     ) -> list[Array]:
         """The upscaled images, each an (H, W, C) array."""
-        _check_pixels(sum(image.color.shape[0] * image.color.shape[1] for image in images), asked)
-        return [
-            self._whole(image, asked, _shared(report, index, len(images)))
-            for index, image in enumerate(images)
-        ]
+        height, width, _ = images[0].color.shape
+        _check_pixels(len(images) * height * width, asked)
+        cut = self._plan(height, width, asked)
+        steps = _Steps(report, len(images) * cut.steps)
+        return [self._whole(image, cut, steps.of(cut)) for image in images]
 
-    def _whole(self, image: DecodedImage, asked: _Asked, report: Progress | None) -> Array:
+    def _alone(self, image: DecodedImage, asked: _Asked, report: Progress | None) -> Array:
+        height, width, _ = image.color.shape
+        return self._whole(image, self._plan(height, width, asked), report)
+
+    def _whole(self, image: DecodedImage, plan: Plan, report: Progress | None) -> Array:
         """The upscaled image in one (H, W, C) array, alpha last."""
-        height, width, channels = image.color.shape
-        channels += image.alpha is not None
-        plan = self._plan(height, width, asked)
+        channels = image.color.shape[2] + (image.alpha is not None)
         big = np.empty((plan.size[1], plan.size[0], channels), image.color.dtype)
         top = 0
         for rows in self._bands(image, plan, report):
@@ -1090,6 +1154,36 @@ def _as_pil(big: Array, mode: str, metadata: Metadata) -> Image.Image:
         what = "HDR" if metadata.color.hdr else "of other colours than sRGB"
         _warn((f"The image is {what}, which a PIL image cannot say; upscale_file does.",))
     return to_pil(big, mode, metadata)
+
+
+def _format(
+    file: SourceImage, target: str | os.PathLike[str] | BinaryIO | None, format: str | None
+) -> Format:
+    """What a file is written as."""
+    if format is None and not isinstance(target, (str, os.PathLike)):
+        # What has no name gets the source's format, or one that holds everything.
+        format = file.format if file.format in {kind.name for kind in FORMATS} else "PNG"
+    return choose_format(Path(target) if isinstance(target, (str, os.PathLike)) else Path(), format)
+
+
+def _by_page(told: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Sentences on pages: those on all of them as they are, others with their numbers."""
+    pages: dict[str, list[int]] = {}
+    for number, sentences in enumerate(told, 1):
+        for sentence in dict.fromkeys(sentences):
+            pages.setdefault(sentence, []).append(number)
+    return tuple(
+        sentence if len(numbers) == len(told) else f"{_numbered(numbers)}: {sentence}"
+        for sentence, numbers in pages.items()
+    )
+
+
+def _numbered(pages: list[int]) -> str:
+    """Numbers of pages in words."""
+    if len(pages) == 1:
+        return f"Page {pages[0]}"
+    more = f" and {len(pages) - PAGES_NAMED} more" if len(pages) > PAGES_NAMED else ""
+    return f"Pages {', '.join(map(str, pages[:PAGES_NAMED]))}{more}"
 
 
 def suggested_model(name: str, file: SourceImage) -> str | None:
@@ -1151,11 +1245,33 @@ def _warn(sentences: tuple[str, ...]) -> None:
         warnings.warn(sentence, ImageWarning, stacklevel=3)
 
 
-def _shared(report: Progress | None, index: int, count: int) -> Progress | None:
-    """Progress of one of ``count`` equal parts, counted over all of them."""
-    if report is None or count == 1:
-        return report
-    return lambda done, total: report(index * total + done, count * total)
+class _Steps:
+    """Progress of several images, counted together.
+
+    Parameters
+    ----------
+    report
+        Told of all of them.
+    total
+        Their steps, as planned.
+    """
+
+    def __init__(self, report: Progress | None, total: int) -> None:
+        self._report = report
+        self._done = 0
+        self._total = total
+
+    def of(self, cut: Plan) -> Progress | None:
+        """Progress of the next image; should memory run out, it takes more steps than planned."""
+        report, before, others = self._report, self._done, self._total - cut.steps
+        if report is None:
+            return None
+
+        def move(done: int, steps: int) -> None:
+            self._done, self._total = before + done, others + steps
+            report(self._done, self._total)
+
+        return move
 
 
 @contextmanager

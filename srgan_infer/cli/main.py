@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-pixels",
         type=_count,
         metavar="N",
-        help="refuse larger images, counting all frames; such as 16M",
+        help="refuse larger images, counting all frames and pages; such as 16M",
     )
     group = parser.add_argument_group("size, one of")
     add = group.add_argument
@@ -636,6 +636,7 @@ def _upscale(
         "output_size": result.size,
         "output_bytes": written,
         "frames": result.frames,
+        "pages": result.pages,
         "passes": result.passes,
         "seconds": round(time.perf_counter() - start, 3),
         "device": str(resolver.device),
@@ -775,6 +776,7 @@ def _planned(
             "input_size": video.clip.size,
             "output_size": video.size,
             "frames": video.frames,
+            "pages": 1,
             "passes": video.output.passes,
             "plan": str(video),
         }
@@ -793,9 +795,10 @@ def _planned(
         "input_size": plan.input_size,
         "output_size": plan.size,
         "frames": plan.frames,
+        "pages": plan.pages,
         "passes": len(plan.cut.passes),
         "plan": str(plan.cut),
-        "steps": plan.cut.steps * plan.frames,
+        "steps": plan.steps,
         "memory_bytes": plan.memory_bytes,
         "temporary_bytes": plan.temporary_bytes,
         "suggested_model": plan.suggested_model,

@@ -143,7 +143,7 @@ def sentence(outcome: Outcome) -> str:
         return f"skipped. {outcome.reason}"
     facts = outcome.facts
     width, height = facts["output_size"]
-    frames = f", {facts['frames']} frames" if facts["frames"] > 1 else ""
+    frames = "".join(f", {facts[what]} {what}" for what in ("frames", "pages") if facts[what] > 1)
     target = outcome.job.target or "standard output"
     if outcome.status == "planned":
         return (

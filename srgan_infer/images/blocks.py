@@ -922,8 +922,7 @@ PADDING = 59932
 
 def _tiff(stream: BinaryIO) -> FileBlocks:
     structure = exif.Structure(stream)
-    main = structure.directory(_first_page(structure))
-    structure.first = main.place
+    main = structure.directory(structure.first)
     tree, lost = exif.read_tree(structure, structure.order, ALLOWED | RESOLUTION)
     if set(tree) <= RESOLUTION:  # which has a place of its own in other formats
         tree = {}
@@ -987,23 +986,6 @@ def _electron_density(structure: exif.Structure, directory: exif.Directory) -> D
         own = density(sizes[0], sizes[1], METRE)
         return replace(own, physical=True) if own else None
     return None
-
-
-def _first_page(structure: exif.Structure) -> int:
-    """Where the first directory lies that is neither a smaller version of a page nor a mask."""
-    place, seen = structure.first, set[int]()
-    while place and place not in seen:
-        seen.add(place)
-        try:
-            directory = structure.directory(place)
-        except exif.DamagedError:
-            break
-        kinds = [directory.entries.get(tag) for tag in (254, 255)]
-        numbers = [structure.numbers(one) if one else [] for one in kinds]
-        if not any(int(one) & 5 for one in numbers[0][:1]) and numbers[1] != [2]:
-            return place
-        place = directory.next
-    return structure.first
 
 
 def _tiff_density(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from srgan_infer.images.keeping import fit
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.palette import indexed
 from srgan_infer.images.png import PngWriter
-from srgan_infer.images.tiff import TiffWriter
+from srgan_infer.images.tiff import TiffWriter, exceeds_classic
 
 Array = npt.NDArray[Any]
 
@@ -38,9 +38,19 @@ class Sink(Protocol):
         """Let go of threads and memory, finished or not."""
 
 
+@runtime_checkable
+class PagedSink(Sink, Protocol):
+    """Takes the rows of one file, page after page."""
+
+    def next_page(
+        self, size: tuple[int, int], channels: int, dtype: np.dtype[Any], metadata: Metadata
+    ) -> None:
+        """Begin the next page."""
+
+
 @dataclass(frozen=True)
 class Content:
-    """What goes into one file, in the form that its format holds.
+    """What goes into one file, in the form that its format holds; of several pages the first.
 
     Attributes
     ----------
@@ -56,6 +66,10 @@ class Content:
         More than 1 for an animation.
     quality
         1 to 100, or None for the format's own.
+    n_pages
+        More than 1 for several pages.
+    most_bytes
+        Of all pages, if nothing can be compressed; None where there is one.
     """
 
     size: tuple[int, int]
@@ -64,6 +78,8 @@ class Content:
     metadata: Metadata
     n_frames: int
     quality: int | None
+    n_pages: int = 1
+    most_bytes: int | None = None
 
 
 Encoder = Callable[[BinaryIO, "Format", Content], Sink]
@@ -85,9 +101,9 @@ class Format:
         Largest width or height in pixels.
     pixels
         Largest number of pixels.
-    alpha, grey_alpha, animated, sixteen_bit, float32
-        Whether it has transparency, transparent grey, several frames, 16 bits a channel,
-        floating point.
+    alpha, grey_alpha, animated, paged, sixteen_bit, float32
+        Whether it has transparency, transparent grey, several frames, several pages, 16 bits
+        a channel, floating point.
     mask
         Whether a pixel is either transparent or not.
     options
@@ -114,6 +130,7 @@ class Format:
     alpha: bool = True
     grey_alpha: bool = False
     animated: bool = False
+    paged: bool = False
     sixteen_bit: bool = False
     float32: bool = False
     mask: bool = False
@@ -249,7 +266,15 @@ def encode_png(stream: BinaryIO, kind: Format, content: Content) -> Sink:
 
 def encode_tiff(stream: BinaryIO, kind: Format, content: Content) -> Sink:
     """Our encoder."""
-    return TiffWriter(stream, content.size, content.channels, content.dtype, content.metadata)
+    return TiffWriter(
+        stream,
+        content.size,
+        content.channels,
+        content.dtype,
+        content.metadata,
+        n_pages=content.n_pages,
+        big=None if content.most_bytes is None else exceeds_classic(content.most_bytes),
+    )
 
 
 FORMATS = (
@@ -290,6 +315,7 @@ FORMATS = (
         (".tif", ".tiff"),
         encode_tiff,
         grey_alpha=True,
+        paged=True,
         sixteen_bit=True,
         float32=True,
         memory=0,

@@ -110,7 +110,7 @@ def _directory(tags: Any) -> Directory:
             code = f"{order}{len(values)}{tiff_rows.INTEGERS[kind]}"
             with suppress(struct.error):
                 entries[tag] = Entry(kind, len(values), struct.pack(code, *values))
-    return Directory(order, False, entries, 0)
+    return Directory(order, False, entries)
 
 
 def _of_png(image: ImageFile.ImageFile, stream: BinaryIO) -> str | None:

@@ -38,12 +38,14 @@ from srgan_infer.images.metadata import (
     read_metadata,
 )
 from srgan_infer.images.notices import gathered, sentences
+from srgan_infer.images.pages import PageFile, Pages, find_pages, one_page
 from srgan_infer.images.pillow import (
     PilRows,
     any_size,
     cmyk_image,
     cmyk_transform,
     conversion,
+    file_name,
     load,
     one_sentence,
     transparent_key,
@@ -67,7 +69,7 @@ KEEP, REFUSE = "keep", "refuse"
 HEAD = 1024
 
 ImageFile = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
-Source = Path | BinaryIO
+Source = Path | BinaryIO | PageFile
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,46 @@ class SourceImage:
     _damaged: str = REFUSE
     _wide: WideDecoder | None = None
     _layout: Layout | None = None
+    _pages: Pages | None = None
+
+    @property
+    def n_pages(self) -> int:
+        """More than 1 for a TIFF file of several pages, of which this is the first."""
+        return 1 if self._pages is None else len(self._pages.pages)
+
+    def pages(self, max_pixels: int | None = None) -> Iterator[SourceImage]:
+        """Open page after page; what has one page is given as it is.
+
+        Parameters
+        ----------
+        max_pixels
+            Refuse more pixels than this, over all pages.
+
+        Raises
+        ------
+        ImageError
+            If a page cannot be read, or there are too many pixels.
+        """
+        if self._pages is None:
+            yield self
+            return
+        assert isinstance(self._file, PageFile)
+        file = self._file.file
+        pixels = sum(page.pixels for page in self._pages.pages)
+        if max_pixels is not None and pixels > max_pixels:
+            with one_sentence(file):
+                raise ImageError(
+                    f"it has {pixels} pixels in {self.n_pages} pages, which is more than the "
+                    f"{max_pixels} that max_pixels allows."
+                )
+        for number in range(self.n_pages):
+            source = _page_file(file, self._pages, number)
+            with one_sentence(source), gathered() as lines:
+                page = _describe_page(source, None)
+                warnings = (*page.warnings, *sentences(lines))
+                if number == self.n_pages - 1:
+                    warnings += self._pages.warnings
+            yield replace(page, warnings=warnings)
 
     def frames(self) -> Iterator[DecodedImage]:
         """Decode frame after frame; a still image has one.
@@ -360,21 +402,43 @@ def _describe(
     )
 
 
-def _describe_tiff(source: Source, stream: BinaryIO, max_pixels: int | None) -> SourceImage:
-    """The first page that is no thumbnail, in a layout of ours or in one of Pillow's."""
-    pages = [page for page in tiff_rows.directories(stream) if _is_page(page)]
-    page = pages[0] if pages else tiff_rows.read_directory(stream)
-    layout = tiff_rows.read_layout(page, stream)
-    warnings = []
-    if len(pages) > 1:
-        warnings.append(
-            f"Only the first of the {len(pages)} pages is read; split the file for the rest."
-        )
-    if layout is None:
-        with _opened(source) as image:
-            opened = _describe(image, source, stream, max_pixels)
-        return replace(opened, warnings=(*warnings, *opened.warnings))
+def _describe_tiff(
+    source: Path | BinaryIO, stream: BinaryIO, max_pixels: int | None
+) -> SourceImage:
+    """The first page that is no thumbnail, and where the others lie."""
+    pages = find_pages(stream)
+    if not pages.pages:
+        return _describe_page(source, max_pixels)
+    page = _describe_page(_page_file(source, pages, 0), max_pixels)
+    count = len(pages.pages)
+    if count == 1:
+        return replace(page, warnings=(*page.warnings, *pages.warnings))
+    first = f"Only the first of the {count} pages is taken; all go from TIFF file to TIFF file."
+    return replace(page, warnings=(first, *page.warnings), _pages=pages)
+
+
+def _page_file(source: Path | BinaryIO, pages: Pages, number: int) -> PageFile:
+    name = file_name(source)
+    if len(pages.pages) > 1:
+        name = f"{name}, page {number + 1},"
+    return PageFile(source, pages.pages[number], name)
+
+
+def _describe_page(source: Source, max_pixels: int | None) -> SourceImage:
+    """One page, in a layout of ours or in one of Pillow's."""
+    with _stream(source) as stream:
+        layout = tiff_rows.read_layout(tiff_rows.read_directory(stream), stream)
+        if layout is None:
+            with _opened(source) as image:
+                return _describe(image, source, stream, max_pixels)
+        return _describe_layout(layout, source, stream, max_pixels)
+
+
+def _describe_layout(
+    layout: Layout, source: Source, stream: BinaryIO, max_pixels: int | None
+) -> SourceImage:
     _check_size(layout.size, 1, stream, max_pixels)
+    warnings = []
     channels = 3 if layout.photometric == tiff_rows.CMYK else layout.channels
     metadata, lost = read_metadata(
         "TIFF",
@@ -404,11 +468,6 @@ def _describe_tiff(source: Source, stream: BinaryIO, max_pixels: int | None) -> 
         _file=source,
         _layout=layout,
     )
-
-
-def _is_page(directory: tiff_rows.Directory) -> bool:
-    """Whether a directory is neither a smaller version of a page (1) nor its mask (4)."""
-    return not directory.number(254, 0) & 5 and directory.number(255, 1) != 2
 
 
 def _tiff_mode(layout: Layout) -> str:
@@ -457,7 +516,7 @@ def _more_follows(name: str, source: Source, stream: BinaryIO) -> tuple[str, ...
     return (f"Another image ({more or name}) follows the first one; it is not read.",)
 
 
-def _source(file: ImageFile) -> Source:
+def _source(file: ImageFile) -> Path | BinaryIO:
     """A path or a stream that can be read as often as need be."""
     if isinstance(file, (str, os.PathLike)):
         refuse_address(os.fspath(file))
@@ -489,7 +548,10 @@ class _Named(io.BytesIO):
 
 @contextmanager
 def _stream(source: Source) -> Iterator[BinaryIO]:
-    if isinstance(source, Path):
+    if isinstance(source, PageFile):
+        with _stream(source.file) as stream:
+            yield one_page(stream, source.page)
+    elif isinstance(source, Path):
         with source.open("rb") as stream:
             yield stream
     else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import struct
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -119,14 +118,11 @@ class Directory:
         Whether it is of a BigTIFF, with offsets of 64 bits.
     entries
         By their number; those that are damaged are left out.
-    next
-        Where the next directory lies; 0 for none.
     """
 
     order: str
     big: bool
     entries: dict[int, Entry]
-    next: int
 
     def numbers(self, tag: int) -> tuple[int, ...]:
         """The integers of a tag; none if it is missing or of another type."""
@@ -189,24 +185,7 @@ def read_directory(stream: BinaryIO, offset: int | None = None) -> Directory:
             stream.seek(place)
             data = stream.read(width)
         entries.setdefault(tag, Entry(kind, values, data[:width]))
-    following = table[count * size : count * size + room]
-    if len(following) == room:
-        return Directory(order, big, entries, struct.unpack(order + "IQ"[big], following)[0])
-    return Directory(order, big, entries, 0)
-
-
-def directories(stream: BinaryIO) -> Iterator[Directory]:
-    """All directories of the chain, each once."""
-    directory = read_directory(stream)
-    yield directory
-    seen: set[int] = set()
-    while directory.next and directory.next not in seen:
-        seen.add(directory.next)
-        try:
-            directory = read_directory(stream, directory.next)
-        except ImageError:
-            return
-        yield directory
+    return Directory(order, big, entries)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +15,14 @@ import numpy.typing as npt
 from srgan_infer.errors import ImageError
 from srgan_infer.files import NewFile, new_file
 from srgan_infer.images.alpha import on_white
-from srgan_infer.images.formats import Content, Sink, check_output, choose_format
+from srgan_infer.images.formats import (
+    Content,
+    Format,
+    PagedSink,
+    Sink,
+    check_output,
+    choose_format,
+)
 from srgan_infer.images.keeping import fit
 from srgan_infer.images.metadata import Metadata
 
@@ -22,13 +30,14 @@ Array = npt.NDArray[Any]
 
 
 class Writer:
-    """Rows into one file, top to bottom, frame after frame.
+    """Rows into one file, top to bottom, frame after frame or page after page.
 
     Attributes
     ----------
     warnings
-        Sentences on what the format does not keep, and on where the file is if it is
-        not where it was to be.
+        Sentences on what the format does not keep, of several pages of the first.
+    moved
+        A sentence on where the file is, if it is not where it was to be.
     path
         Where the file is, once it is complete; None for a file object.
     """
@@ -36,21 +45,21 @@ class Writer:
     def __init__(
         self,
         sink: Sink,
-        size: tuple[int, int],
+        kind: Format,
+        content: Content,
         channels: int,
-        kept: int,
-        dtype: np.dtype[Any],
         name: str,
         warnings: tuple[str, ...],
     ) -> None:
         self.warnings = warnings
+        self.moved: tuple[str, ...] = ()
         self.path: Path | None = None
-        self.rows = 0
         self._sink = sink
-        self._width = size[0]
+        self._kind = kind
+        self._content = content
         self._channels = channels
-        self._kept = kept
-        self._dtype = dtype
+        self._pages = 1
+        self._rows = 0
         self._name = name
 
     def write(self, rows: Array) -> None:
@@ -66,17 +75,57 @@ class Writer:
         ImageError
             If they cannot be written, such as to a full disk.
         """
-        if rows.ndim != 3 or rows.shape[1:] != (self._width, self._channels):
+        content = self._content
+        if rows.ndim != 3 or rows.shape[1:] != (content.size[0], self._channels):
             raise ValueError(
-                f"rows must be (h, {self._width}, {self._channels}), not {rows.shape}."
+                f"rows must be (h, {content.size[0]}, {self._channels}), not {rows.shape}."
             )
-        if self._kept < self._channels:
+        if content.channels < self._channels:
             rows = on_white(rows)
-        elif self._kept > self._channels:
+        elif content.channels > self._channels:
             rows = rows[..., [0, 0, 0, 1]]
         with _writing(self._name):
-            self._sink.write(_as_dtype(rows, self._dtype))
-        self.rows += rows.shape[0]
+            self._sink.write(_as_dtype(rows, content.dtype))
+        self._rows += rows.shape[0]
+
+    def next_page(
+        self, size: tuple[int, int], channels: int, dtype: npt.DTypeLike, metadata: Metadata
+    ) -> None:
+        """Begin the next page, once all rows of the last one are written.
+
+        Parameters
+        ----------
+        size, channels, dtype, metadata
+            As of :func:`create`.
+
+        Raises
+        ------
+        ImageError
+            If the last page cannot be written, such as to a full disk.
+        """
+        self._check_rows()
+        if not isinstance(self._sink, PagedSink) or self._pages == self._content.n_pages:
+            raise ValueError(f"{self._content.n_pages} pages were announced.")
+        page = _content(self._kind, size, channels, dtype, metadata)
+        self._content = replace(page, n_pages=self._content.n_pages)
+        self._channels = channels
+        self._rows = 0
+        self._pages += 1
+        with _writing(self._name):
+            self._sink.next_page(size, page.channels, page.dtype, page.metadata)
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._check_rows()
+        if self._pages != self._content.n_pages:
+            raise ValueError(f"{self._pages} of {self._content.n_pages} pages were written.")
+        with _writing(self._name):
+            self._sink.finish()
+
+    def _check_rows(self) -> None:
+        total = self._content.size[1] * self._content.n_frames
+        if self._rows != total:
+            raise ValueError(f"{self._rows} of {total} rows were written.")
 
     def write_all(self, bands: Iterable[Array]) -> None:
         """Take rows band by band."""
@@ -94,6 +143,8 @@ def create(
     dtype: npt.DTypeLike = np.uint8,
     metadata: Metadata | None = None,
     n_frames: int = 1,
+    n_pages: int = 1,
+    most_bytes: int | None = None,
     quality: int | None = None,
     overwrite: bool = True,
 ) -> Iterator[Writer]:
@@ -120,6 +171,10 @@ def create(
         What is carried over; sizes in it are set to ``size``.
     n_frames
         Frames of an animation.
+    n_pages
+        Pages, of which this is the first, with the others by :meth:`Writer.next_page`.
+    most_bytes
+        The sum of :func:`~srgan_infer.images.tiff.page_bytes` of several pages.
     quality
         1 to 100 for JPEG (default 95), WebP (95; 100 is lossless) and AVIF
         (90); other formats are lossless and have none.
@@ -144,10 +199,12 @@ def create(
         metadata=metadata,
     )
     kind = choose_format(file, format)
-    metadata, _ = fit(kind.name, (metadata or Metadata()).resized(size), n_frames)
-    stored = kind.dtype_for(dtype, n_frames)
-    kept = kind.channels_for(channels, stored)
-    content = Content(size, kept, stored, metadata, n_frames, quality)
+    content = replace(
+        _content(kind, size, channels, dtype, metadata or Metadata(), n_frames),
+        quality=quality,
+        n_pages=n_pages,
+        most_bytes=most_bytes,
+    )
     name, new, stream = "The output", None, file
     with ExitStack() as stack:
         if isinstance(file, (str, os.PathLike)):
@@ -156,19 +213,30 @@ def create(
         assert not isinstance(stream, (str, Path))
         sink = kind.encode(stream, kind, content)
         try:
-            writer = Writer(sink, size, channels, kept, stored, name, warnings)
+            writer = Writer(sink, kind, content, channels, name, warnings)
             yield writer
-            if writer.rows != size[1] * n_frames:
-                raise ValueError(f"{writer.rows} of {size[1] * n_frames} rows were written.")
-            with _writing(name):
-                sink.finish()
+            writer.finish()
         finally:
             sink.close()
     if new is not None:
         writer.path = Path(name)
         if new.path != wanted:
             writer.path = new.path
-            writer.warnings += (f"{name} is there and stays: the result is {new.path.name}.",)
+            writer.moved = (f"{name} is there and stays: the result is {new.path.name}.",)
+
+
+def _content(
+    kind: Format,
+    size: tuple[int, int],
+    channels: int,
+    dtype: npt.DTypeLike,
+    metadata: Metadata,
+    n_frames: int = 1,
+) -> Content:
+    """An image in the form that a format holds."""
+    metadata, _ = fit(kind.name, metadata.resized(size), n_frames)
+    stored = kind.dtype_for(dtype, n_frames)
+    return Content(size, kind.channels_for(channels, stored), stored, metadata, n_frames, None)
 
 
 def _as_dtype(rows: Array, dtype: np.dtype[Any]) -> Array:

@@ -60,7 +60,8 @@ def _item(one: Forecast) -> str:
     if one.plan is None:
         return ""
     plan = one.plan
-    frames = f", {plan.frames} frames" if plan.frames > 1 else ""
+    several = {"frames": plan.frames, "pages": plan.pages}
+    frames = "".join(f", {count} {what}" for what, count in several.items() if count > 1)
     return (
         f"<li><b>{html.escape(one.name)}</b>{size(plan.input_size)}{frames} → "
         f"{size(plan.size)} {plan.format}; {duration(one.seconds)}, "

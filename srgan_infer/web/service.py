@@ -103,7 +103,7 @@ class Result:
         The file that was written; None if there is none.
     problem
         Why there is none; one sentence.
-    size, frames, warnings, suggested_model
+    size, frames, pages, warnings, suggested_model
         As in :class:`srgan_infer.FileResult`.
     seconds
         What it took.
@@ -116,6 +116,7 @@ class Result:
     problem: str = ""
     size: tuple[int, int] = (0, 0)
     frames: int = 1
+    pages: int = 1
     warnings: tuple[str, ...] = ()
     suggested_model: str | None = None
     seconds: float = 0.0
@@ -129,6 +130,7 @@ class Result:
             "result": self.target.name,
             "size": list(self.size),
             "frames": self.frames,
+            "pages": self.pages,
             "seconds": round(self.seconds, 3),
             "warnings": list(self.warnings),
             "suggested_model": self.suggested_model,
@@ -148,7 +150,7 @@ class Service:
     loading
         Further arguments of :meth:`SuperResolver.from_pretrained`.
     max_pixels
-        Largest image that is taken, counted over all frames; None for no limit.
+        Largest image that is taken, counted over all frames and pages; None for no limit.
     queue
         Number of visitors who may wait; None for no limit.
     """
@@ -329,6 +331,7 @@ class Service:
             target=target,
             size=done.size,
             frames=done.frames,
+            pages=done.pages,
             warnings=done.warnings,
             suggested_model=done.suggested_model,
             seconds=time.perf_counter() - start,
