@@ -16,6 +16,7 @@ import os
 import sys
 import tarfile
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,12 +27,9 @@ from typing import IO, Any
 from srgan_infer.batch import UpscaleBatch
 from srgan_infer.errors import UpscaleError
 from srgan_infer.files import new_file
-from srgan_infer.images.formats import FORMATS, choose_format
+from srgan_infer.images.formats import FALLBACK, READ, WRITTEN, choose_format
 from srgan_infer.stores import Place, Remote, place
 
-WRITTEN = {suffix for format in FORMATS for suffix in format.suffixes}
-READ = {*WRITTEN, ".ico", ".pcx", ".psd", ".dds", ".qoi", ".pbm", ".heic", ".jxl"}
-FALLBACK = ".png"
 FAILED = "failed.jsonl"
 
 # Images of a folder, or rows of a table, that are done at a time by one worker.
@@ -237,7 +235,9 @@ def image_column(names: Sequence[str], where: str) -> str:
     raise UpscaleError(f"{where} has the columns {', '.join(names)}; say which with --column.")
 
 
-def pieces(source: str, target: str, size: int = PIECE) -> Iterator[Piece]:
+def pieces(
+    source: str, target: str, size: int = PIECE, others: Counter[str] | None = None
+) -> Iterator[Piece]:
     """Cut a folder of images, of tables or of tar archives into pieces.
 
     Parameters
@@ -246,6 +246,8 @@ def pieces(source: str, target: str, size: int = PIECE) -> Iterator[Piece]:
         Folders or addresses, or a single file and a folder.
     size
         Images or rows in each; a tar archive is one piece.
+    others
+        Gets the number of files that are nothing of this, by their extension.
 
     Raises
     ------
@@ -270,6 +272,8 @@ def pieces(source: str, target: str, size: int = PIECE) -> Iterator[Piece]:
                 yield Piece("images", source, target, tuple(images))
                 images = []
         else:
+            if others is not None:
+                others[extension] += 1
             continue
         empty = False
     if images:
@@ -387,9 +391,9 @@ def run(
     Returns
     -------
     dict
-        How many images are ``"done"``, were ``"kept"`` and ``"failed"``; a kept file of a
-        table or an archive counts as one. The failed ones are in ``failed.jsonl`` in
-        ``target``, with reasons; tables and archives have them too.
+        How many images are ``"done"``, were ``"kept"`` and ``"failed"``, and how many files are
+        ``"not taken"``; a kept file of a table or an archive counts as one. The failed ones are
+        in ``failed.jsonl`` in ``target``, with reasons; tables and archives have them too.
     """
     import ray
 
@@ -404,10 +408,11 @@ def run(
     if workers is None:
         room = there["GPU"] // gpus if gpus else there["CPU"] // cpus
         workers = max(1, int(room))
-    listed = list(_without_collisions(pieces(source, target, size), options.format))
+    others: Counter[str] = Counter()
+    listed = list(_without_collisions(pieces(source, target, size, others), options.format))
     todo = {json.dumps(asdict(piece)) for piece, _ in listed}
     failures = [failure for _, found in listed for failure in found]
-    counts = {"done": 0, "kept": 0, "failed": len(failures)}
+    counts = {"done": 0, "kept": 0, "failed": len(failures), "not taken": others.total()}
     # A piece whose worker dies again and again is given up, and the others are done.
     ray.data.DataContext.get_current().max_errored_blocks = -1
     items = [{"piece": text} for text in sorted(todo)]

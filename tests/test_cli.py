@@ -425,6 +425,26 @@ class TestReports:
         assert b["status"] == "failed"
         assert b["reason"].endswith(".")
 
+    @pytest.mark.parametrize("way", [(), ("--manifest", "m.jsonl"), ("--dry-run",)])
+    def test_what_is_not_taken_is_counted(self, run: Any, way: tuple[str, ...]) -> None:
+        paint("in/a.png")
+        for name in ("in/b.DNG", "in/deep/c.dng", "in/deep/notes.txt", "in/Makefile"):
+            Path(name).parent.mkdir(exist_ok=True)
+            Path(name).touch()
+        Path("empty").mkdir()
+        Path("empty/d.xyz").touch()
+        arguments = ("in", "empty", "-o", "large", "--recursive", *way)
+        lines = {line["input"]: line for line in run(*arguments, "--json").lines}
+        assert lines["in"]["status"] == "skipped"
+        assert lines["in"]["not_taken"] == {".dng": 2, ".txt": 1, "": 1}
+        assert lines["empty"]["status"] == "failed"
+        assert lines["empty"]["not_taken"] == {".xyz": 1}
+        assert "not_taken" not in lines[str(Path("in/a.png"))]
+        said = run(*arguments, "--overwrite").err
+        assert "in: skipped. 4 files passed over: .dng (2), " in said
+        done = "1 planned" if "--dry-run" in way else "1 done"
+        assert f"{done}, 1 failed, 5 not taken\n" in said
+
     def test_warnings_are_passed_on(self, run: Any) -> None:
         Image.new("RGBA", (4, 4), (255, 0, 0, 128)).save("sprite.png")
         done = run("sprite.png", "flat.jpg")

@@ -281,11 +281,13 @@ class TestPassedOver:
         done, passed = jobs.plan([str(folder)], str(tmp_path / "out"))
         assert done.source == folder / "a.jpg"
         assert passed.skipped == "4 files passed over: .dng (2), .txt (1), no extension (1)."
+        assert passed.not_taken == {".dng": 2, ".txt": 1, "": 1}
 
     def test_a_folder_without_images_says_what_there_is(self, tmp_path: Path) -> None:
         folder = self.folder(tmp_path / "in", "b.dng")
         (only,) = jobs.plan([str(folder)], str(tmp_path / "out"), recursive=True)
         assert only.problem == "There is no image in this folder. 1 file passed over: .dng (1)."
+        assert only.not_taken == {".dng": 1}
 
     @pytest.mark.parametrize("installed", [True, False])
     def test_what_a_package_reads_is_taken_or_it_is_named(
@@ -294,7 +296,7 @@ class TestPassedOver:
         folder = self.folder(tmp_path / "in", "a.jpg", "b.heic", "c.JXL")
         monkeypatch.setattr(jobs, "is_installed", lambda name: installed)
         if not installed:
-            monkeypatch.setattr(jobs, "READ_ONLY", (".ico",))
+            monkeypatch.setattr(jobs, "READ", {".jpg"})
         planned = jobs.plan([str(folder)], str(tmp_path / "out"))
         if installed:
             assert [job.target and job.target.name for job in planned] == [

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,9 @@ class TestPieces:
         names = folder(5)
         Path("in/bad.png").write_bytes(b"no image")
         Path("in/notes.txt").write_text("no image")
+        others: Counter[str] = Counter()
+        list(pieces("in", "out", others=others))
+        assert others == {".txt": 1}
         told = self.work()
         assert sorted(row["name"] for row in told) == sorted([*names, "bad.png"])
         assert {row["name"] for row in told if row["status"] == "failed"} == {"bad.png"}
@@ -250,8 +254,9 @@ class TestCluster:
         names = folder(20)
         Path("in/bad.png").write_bytes(b"no image")
         Path("in/000.ico").write_bytes(encoded())  # which would become 000.png
+        Path("in/notes.txt").write_text("no image")
         assert ray_main(self.COMMAND) == 1
-        assert "20 done, 2 failed" in capsys.readouterr().err
+        assert "20 done, 2 failed, 1 not taken" in capsys.readouterr().err
         assert written() == sorted([*names, "failed.jsonl"])
         failed = [json.loads(line) for line in Path("out/failed.jsonl").read_text().splitlines()]
         assert {line["input"] for line in failed} in (

@@ -7,12 +7,12 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from srgan_infer.errors import ImageError
-from srgan_infer.images.formats import FORMATS, Format, choose_format
+from srgan_infer.images.formats import FALLBACK, READ, WRITTEN, Format, choose_format
 from srgan_infer.images.kinds import PLUGINS, is_installed
 from srgan_infer.images.read import refuse_address
 from srgan_infer.stores import Place, Remote
@@ -20,33 +20,6 @@ from srgan_infer.video import is_video
 
 STREAM = "-"
 SUFFIX = "_upscaled"
-WRITTEN = {suffix: format for format in FORMATS for suffix in format.suffixes}
-
-# Read too, but not written: their results become PNG.
-READ_ONLY = (
-    ".mpo",
-    ".ico",
-    ".cur",
-    ".icns",
-    ".pcx",
-    ".psd",
-    ".dds",
-    ".qoi",
-    ".apng",
-    ".dib",
-    ".pbm",
-    ".pfm",
-    ".jpf",
-    ".j2c",
-    ".jpc",
-    *(
-        suffix
-        for name, (_, suffixes) in PLUGINS.items()
-        if is_installed(name)
-        for suffix in suffixes
-    ),
-)
-FALLBACK = ".png"
 # A JPEG with a second view behind it.
 SAME_AS = {".mpo": ".jpg"}
 
@@ -75,6 +48,8 @@ class Job:
         Whether the result takes the place of a file that is there.
     inner
         The image's name inside the folder that was named; ``None`` for standard input.
+    not_taken
+        Of a folder or a pattern: how many files in it are no images, by their extension.
     """
 
     name: str
@@ -84,6 +59,7 @@ class Job:
     skipped: str | None = None
     replaces: bool = False
     inner: Path | None = None
+    not_taken: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def is_video(self) -> bool:
@@ -264,9 +240,9 @@ def _find(
             inside = list(_walk(path, path, recursive, output, problems, others))
             found += inside
             if not inside and len(problems) == before:
-                problems.append(Job(name, problem=no_image(recursive, others)))
+                problems.append(no_image(name, recursive, others))
             elif others:
-                problems.append(Job(name, skipped=passed_over(others)))
+                problems.append(passed_over(name, others))
         elif os.path.lexists(name) or not glob.has_magic(name):
             found.append(Found(path, Path(path.name), listed=False))
         else:
@@ -275,7 +251,7 @@ def _find(
             inside = list(matches(name, recursive, output, problems, others))
             found += inside
             if others:
-                problems.append(Job(name, skipped=passed_over(others)))
+                problems.append(passed_over(name, others))
             if not inside and len(problems) == before:
                 problems.append(Job(name, problem="No image matches this pattern."))
     unique: dict[str, Found] = {}
@@ -284,18 +260,21 @@ def _find(
     return list(unique.values()), problems
 
 
-def no_image(recursive: bool, others: Counter[str]) -> str:
-    """What is said of a folder without images."""
+def no_image(name: str, recursive: bool, others: Counter[str]) -> Job:
+    """What becomes of a folder without images."""
     deeper = "" if recursive else "; subfolders need --recursive"
-    return " ".join(
-        filter(None, (f"There is no image in this folder{deeper}.", passed_over(others)))
-    )
+    problem = f"There is no image in this folder{deeper}."
+    if others:
+        problem += f" {_counted(others)}"
+    return Job(name, problem=problem, not_taken=others)
 
 
-def passed_over(others: Counter[str]) -> str | None:
-    """What is said of the files in a folder that are not taken, by their extension."""
-    if not others:
-        return None
+def passed_over(name: str, others: Counter[str]) -> Job:
+    """What is told of the files in a folder that are not taken."""
+    return Job(name, skipped=_counted(others), not_taken=others)
+
+
+def _counted(others: Counter[str]) -> str:
     kinds = ", ".join(f"{suffix or 'no extension'} ({n})" for suffix, n in others.most_common())
     missing = [
         suffix
@@ -377,7 +356,7 @@ def matches(
 
 def is_image(path: Place) -> bool:
     """Whether the extension is that of an image."""
-    return path.suffix.lower() in WRITTEN or path.suffix.lower() in READ_ONLY
+    return path.suffix.lower() in READ
 
 
 def _without_results(found: list[Found], suffix: str) -> tuple[list[Found], list[Job]]:

@@ -11,17 +11,15 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from srgan_infer.cli.jobs import (
-    READ_ONLY,
     STREAM,
     SUFFIX,
-    WRITTEN,
     Job,
     Shard,
     UsageError,
@@ -37,6 +35,7 @@ from srgan_infer.cli.jobs import (
 )
 from srgan_infer.cli.manifest import Records, as_key, temporary_database
 from srgan_infer.errors import UpscaleError
+from srgan_infer.images.formats import READ, WRITTEN
 from srgan_infer.images.read import refuse_address
 from srgan_infer.stores import Place, Remote, is_remote, place
 from srgan_infer.video import is_video
@@ -304,7 +303,7 @@ def _named_entries(name: str, recursive: bool, output: Place | None) -> Iterator
             yield one.path, one.inner
         yield from problems
         if others:
-            yield Job(name, skipped=passed_over(others))
+            yield passed_over(name, others)
         if none and not problems:
             yield Job(name, problem="No image matches this pattern.")
 
@@ -317,9 +316,9 @@ def _walk(folder: Path, inner: Path, recursive: bool, output: Place | None) -> I
         none = False
         yield entry if isinstance(entry, Job) else (entry, inner / entry.relative_to(folder))
     if none:
-        yield Job(str(folder), problem=no_image(recursive, others))
+        yield no_image(str(folder), recursive, others)
     elif others:
-        yield Job(str(folder), skipped=passed_over(others))
+        yield passed_over(str(folder), others)
 
 
 def _files(
@@ -369,9 +368,9 @@ def _walk_remote(folder: Remote, recursive: bool, output: Place | None) -> Itera
         yield Job(str(folder), problem=str(error))
         return
     if none:
-        yield Job(str(folder), problem=no_image(recursive, others))
+        yield no_image(str(folder), recursive, others)
     elif others:
-        yield Job(str(folder), skipped=passed_over(others))
+        yield passed_over(str(folder), others)
 
 
 def _is_result(source: Place, suffix: str) -> bool:
@@ -379,10 +378,9 @@ def _is_result(source: Place, suffix: str) -> bool:
     stem = source.stem.removesuffix(suffix)
     if isinstance(source, Remote) or stem in ("", source.stem):
         return False
-    extensions: Iterable[str] = (*WRITTEN, *READ_ONLY)
     return any(
         os.path.lexists(source.with_name(stem + form))
-        for extension in extensions
+        for extension in READ
         for form in (extension, extension.upper())
     )
 

@@ -61,6 +61,7 @@ class Outcome:
             "reason": self.reason,
             "warnings": self.warnings,
             **self.facts,
+            **({"not_taken": dict(self.job.not_taken)} if self.job.not_taken else {}),
         }
 
     def kind(self) -> str:
@@ -79,6 +80,7 @@ class Report:
         self.quiet = quiet or as_json
         self.total = total
         self.counts = {"done": 0, "planned": 0, "skipped": 0, "failed": 0}
+        self.not_taken = 0
         self.bars = sys.stderr.isatty() and not quiet
         self.advised = False
         self.lost = False
@@ -86,8 +88,10 @@ class Report:
 
     def tell(self, outcome: Outcome) -> None:
         """One line about one image."""
-        self.counts[outcome.status] += 1
         job = outcome.job
+        self.not_taken += sum(job.not_taken.values())
+        if not (job.not_taken and job.skipped):  # a folder, which is no image
+            self.counts[outcome.status] += 1
         if self.json:
             self._print(json.dumps(outcome.line()))
         if outcome.status == "failed":
@@ -107,7 +111,8 @@ class Report:
     def finish(self) -> int:
         """Sum up, and give the exit status."""
         if self.total != 1 and not self.quiet:
-            self.say(", ".join(f"{n} {what}" for what, n in self.counts.items() if n) or "no image")
+            counts = {**self.counts, "not taken": self.not_taken}
+            self.say(", ".join(f"{n} {what}" for what, n in counts.items() if n) or "no image")
             if self.total is None:
                 for kind, count in self.failures.most_common(MOST_KINDS):
                     self.say(f"  {count} failed: {kind}")

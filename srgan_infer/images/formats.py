@@ -17,6 +17,7 @@ from srgan_infer.images import embed
 from srgan_infer.images.animation import ApngSink, GifSink, SpooledSink
 from srgan_infer.images.encoder_output import EncoderOutput
 from srgan_infer.images.keeping import fit
+from srgan_infer.images.kinds import PLUGINS, is_installed
 from srgan_infer.images.metadata import Metadata
 from srgan_infer.images.palette import indexed
 from srgan_infer.images.png import PngWriter
@@ -357,6 +358,16 @@ FORMATS = (
     Format("PPM", (".ppm", ".pgm", ".pnm"), PillowSink, alpha=False),
     Format("TGA", (".tga",), PillowSink, edge=65535, grey_alpha=True),
 )
+# By the endings of file names.
+WRITTEN = {suffix: format for format in FORMATS for suffix in format.suffixes}
+# Of what is read but not written: results become PNG.
+READ_ONLY = (
+    *(".mpo", ".ico", ".cur", ".icns", ".pcx", ".psd", ".dds", ".qoi", ".apng", ".dib"),
+    *(".pbm", ".pfm", ".jpf", ".j2c", ".jpc"),
+    *(suffix for name in PLUGINS if is_installed(name) for suffix in PLUGINS[name][1]),
+)
+READ = {*WRITTEN, *READ_ONLY}
+FALLBACK = ".png"
 LARGE = "PNG or TIFF"
 # What the blocks take that PNG and TIFF encode at a time.
 STREAM_BYTES = 32 << 20
