@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import bisect
+import importlib.util
 import io
 import re
 import struct
@@ -868,17 +869,36 @@ def _jxl(stream: BinaryIO) -> FileBlocks:
     found = FileBlocks()
     others: list[str] = []
     for box in boxes.file_boxes(stream):
-        if box.kind == b"Exif":
-            found = replace(found, exif=_boxed_exif(boxes.content(stream, box)))
-        elif box.kind == b"xml ":
-            found = replace(found, xmp=boxes.content(stream, box))
-        elif box.kind == b"brob":
-            others.append("compressed metadata of JPEG XL")
-        elif box.kind == b"jumb":
+        kind = box.kind
+        if kind in (b"Exif", b"xml ", b"brob"):
+            data = boxes.content(stream, box)
+        if kind == b"brob":
+            kind, packed = data[:4], data[4:]
+            if importlib.util.find_spec("imagecodecs") is None:
+                others.append("compressed metadata of JPEG XL (pip install 'srgan-infer[formats]')")
+                continue
+            data = _unpack_brotli(packed)
+            if not data:
+                found = replace(found, damaged=(*found.damaged, "compressed metadata"))
+        if kind == b"Exif":
+            found = replace(found, exif=_boxed_exif(data))
+        elif kind == b"xml ":
+            found = replace(found, xmp=data)
+        elif kind == b"jumb":
             others.append("content credentials (C2PA)")
-        elif box.kind == b"jhgm":
+        elif kind == b"jhgm":
             found = replace(found, parts=("gain map",))
     return replace(found, others=tuple(dict.fromkeys(others)))
+
+
+def _unpack_brotli(data: bytes) -> bytes:
+    """Unpack; nothing if the data is damaged or too long."""
+    import imagecodecs
+
+    try:
+        return bytes(imagecodecs.brotli_decode(data, out=LARGEST))
+    except imagecodecs.BrotliError:
+        return b""
 
 
 # --- TIFF

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from srgan_infer.images import blocks, exif, xmp
 from srgan_infer.images.blocks import Color, Density, FileBlocks, PngText
 from srgan_infer.images.exif import Value
+from srgan_infer.images.jxl import read_jxl_header
 
 COLOR_SPACES = {1: b"GRAY", 3: b"RGB "}
 
@@ -211,9 +212,9 @@ def read_metadata(
     stream
         The file; can seek.
     size
-        (W, H) as stored; upright of a HEIF file.
+        (W, H) as stored; upright of HEIF and JPEG XL.
     orientation
-        That is undone when the pixels are read, 1 to 8; found here for a HEIF file.
+        That is undone when the pixels are read, 1 to 8; found here for HEIF and JPEG XL.
     channels
         1 or 3 colour channels of what the pixels become; a profile for another
         colour space is dropped.
@@ -223,8 +224,11 @@ def read_metadata(
         The profile, where only a decoder finds it.
     """
     found = blocks.read_blocks(name, stream)
-    if name == "HEIF":  # turned by its decoder
-        orientation = blocks.heif_orientation(stream)
+    if name in ("HEIF", "JXL"):  # turned by their decoders
+        heif = name == "HEIF"
+        orientation = (
+            blocks.heif_orientation(stream) if heif else read_jxl_header(stream).orientation
+        )
         size = size[::-1] if orientation > 4 else size
     stale: list[str] = []
     damaged = [*found.damaged]

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from srgan_infer.errors import ImageError
 from srgan_infer.images import jpeg, tiff_rows
 from srgan_infer.images.alpha import split_alpha
-from srgan_infer.images.bit_depth import WideDecoder, read_jxl_header, wide_decoder
+from srgan_infer.images.bit_depth import WideDecoder, wide_decoder
 from srgan_infer.images.blocks import without_texts
 from srgan_infer.images.icon import open_icon
 from srgan_infer.images.integrity import (
@@ -29,6 +29,7 @@ from srgan_infer.images.integrity import (
     check_pixels,
     end_of,
 )
+from srgan_infer.images.jxl import jpeg_inside, read_jxl_header
 from srgan_infer.images.kinds import READ, kind_of
 from srgan_infer.images.metadata import (
     HOLDS_MORE,
@@ -320,6 +321,9 @@ def open_file(
         else:
             if kind == "JXL":
                 _check_size(read_jxl_header(stream).size, 1, stream, max_pixels)
+                if (inside := jpeg_inside(stream)) is not None:
+                    named = _Named(inside, file_name(source))
+                    return open_file(named, max_pixels=max_pixels, damaged=damaged)
             with _opened(source) as image:
                 opened = _describe(image, source, stream, max_pixels)
         told = any(one.startswith(HOLDS_MORE) for one in opened.warnings)
