@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import make_model
 from PIL import Image
 from web_server import Held, ask, running, upload
 
@@ -36,31 +35,10 @@ import gradio_client
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tiny random models in the place of the bundled ones."""
-    folder = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate(("srresnet", "srgan", "srgan-photo")):
-        make_model(folder / name, seed=seed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("srgan_infer.weights.folder.BUNDLED_FOLDER", folder)
-        yield
-
-
-@pytest.fixture(scope="module")
-def page(models: None) -> Iterator[str]:
+def page(bundled_for_all: Path) -> Iterator[str]:
     """Address of a page with the limits that it has for strangers, a small queue among them."""
     with running(app(max_pixels=1_000_000, max_upload=2_000_000, queue=2)) as address:
         yield address
-
-
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
-    held = Held(SuperResolver.upscale_file)
-    monkeypatch.setattr(
-        SuperResolver, "upscale_file", lambda self, *values, **named: held(self, *values, **named)
-    )
-    yield held
-    held.go.set()
 
 
 @pytest.fixture
@@ -252,7 +230,7 @@ def test_a_cancelled_job_stops_the_network_and_leaves_its_place(
 
 
 def test_it_can_be_mounted_into_another_application_with_all_limits(
-    models: None, photo: Path
+    bundled_for_all: Path, photo: Path
 ) -> None:
     from fastapi import FastAPI
 
@@ -276,7 +254,7 @@ def test_it_can_be_mounted_into_another_application_with_all_limits(
             upload(inner, "large.png", bytes(2_000_000))
 
 
-def test_nothing_is_sent_elsewhere(models: None, photo: Path) -> None:
+def test_nothing_is_sent_elsewhere(bundled_for_all: Path, photo: Path) -> None:
     """In a process whose sockets reach this machine only, and which has no proxies."""
     code = f"""
 import socket, sys
@@ -313,7 +291,7 @@ print("END")
 
 
 def test_files_are_deleted_after_an_hour_and_at_the_end(
-    models: None, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundled_for_all: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with running(app()) as address:
@@ -338,7 +316,7 @@ def test_without_the_extra_it_says_what_to_install(
     assert "pip install 'srgan-infer[web]'" in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken_is_said(models: None) -> None:
+def test_a_port_that_is_taken_is_said(bundled_for_all: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UpscaleError, match=f"port {port}.*--port"):
@@ -402,7 +380,7 @@ def test_limits_are_on_where_others_can_come(
     ],
 )
 def test_what_cannot_be_served_is_said(
-    models: None, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    bundled_for_all: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status: object
     try:
@@ -429,7 +407,7 @@ def test_a_space_is_the_page_with_its_limits(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("size", [(20, 15), (31, 17)])
 @pytest.mark.parametrize("center", [(0.5, 0.5), (0, 0), (1, 1), (0.9, 0.2)])
 def test_a_detail_is_that_part_of_the_result(
-    models: None,
+    bundled_for_all: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     size: tuple[int, int],
@@ -447,10 +425,11 @@ def test_a_detail_is_that_part_of_the_result(
     after = np.asarray(Image.open(pair.after))
     big = np.asarray(Image.open(target))
     assert after.shape == (40, 40, 3)
-    places = np.lib.stride_tricks.sliding_window_view(big[::4, ::4, 0], (10, 10))
-    corner = after[::4, ::4, 0]
-    top, left = np.argwhere((places == corner).all(axis=(2, 3)))[0] * 4
-    assert (after == big[top : top + 40, left : left + 40]).all()
+    # Another cut may round another way.
+    places = np.lib.stride_tricks.sliding_window_view(big[::4, ::4, 0].astype(int), (10, 10))
+    close = np.abs(places - after[::4, ::4, 0]).max(axis=(2, 3)) <= 1
+    ((top, left),) = np.argwhere(close) * 4
+    assert np.abs(after.astype(int) - big[top : top + 40, left : left + 40]).max() <= 1
     middle = np.array([left + 20, top + 20]) / whole
     expected = np.clip(center, np.divide(20, whole), 1 - np.divide(20, whole))
     assert np.abs(middle - expected).max() < 4 / min(whole)
@@ -462,7 +441,9 @@ def _png(image: Image.Image, folder: Path) -> Path:
     return path
 
 
-def test_before_and_after_have_the_same_size_and_kind(models: None, tmp_path: Path) -> None:
+def test_before_and_after_have_the_same_size_and_kind(
+    bundled_for_all: Path, tmp_path: Path
+) -> None:
     resolver = SuperResolver.from_pretrained()
     sources = {
         "rgba.png": Image.new("RGBA", (20, 10), (255, 0, 0, 128)),
@@ -487,7 +468,9 @@ def test_before_and_after_have_the_same_size_and_kind(models: None, tmp_path: Pa
         assert getattr(before, "n_frames", 1) == 3
 
 
-def test_thirty_clients_are_served_or_told_and_memory_is_level(models: None, photo: Path) -> None:
+def test_thirty_clients_are_served_or_told_and_memory_is_level(
+    bundled_for_all: Path, photo: Path
+) -> None:
     content = photo.read_bytes()
 
     def visit(address: str, number: int) -> str:
@@ -516,7 +499,7 @@ def _resident() -> int:
     return pages * resource.getpagesize()
 
 
-def test_a_batch_lets_others_in_between(models: None, photo: Path, tmp_path: Path) -> None:
+def test_a_batch_lets_others_in_between(bundled_for_all: Path, photo: Path, tmp_path: Path) -> None:
     """Who has one image does not wait for all of somebody else's."""
     order = []
 
@@ -536,7 +519,9 @@ def test_a_batch_lets_others_in_between(models: None, photo: Path, tmp_path: Pat
     assert order == ["one", "many"]
 
 
-def test_who_leaves_while_waiting_is_forgotten(models: None, photo: Path, tmp_path: Path) -> None:
+def test_who_leaves_while_waiting_is_forgotten(
+    bundled_for_all: Path, photo: Path, tmp_path: Path
+) -> None:
     async def go() -> None:
         service = Service(tmp_path, ["cpu"])
         device = service.devices.pop()  # in use

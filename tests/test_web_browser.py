@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import make_model
 from PIL import Image
 from web_server import Held, running
 
 from srgan_infer import SuperResolver
 from srgan_infer.web import app, view
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytest.importorskip("gradio", reason="the extra [web] is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 
 expect: Any = playwright.expect
 expect.set_options(timeout=20_000)
@@ -29,34 +25,9 @@ PHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        # Its sandbox does not work as root, as which containers run.
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate(("srresnet", "srgan", "srgan-photo")):
-        make_model(folder / name, seed=seed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("srgan_infer.weights.folder.BUNDLED_FOLDER", folder)
-        page = app(max_pixels=2_000_000, max_upload=1_000_000, queue=1)
-        with running(page) as place:
-            yield place
-
-
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
-    held = Held(SuperResolver.upscale_file)
-    monkeypatch.setattr(
-        SuperResolver, "upscale_file", lambda self, *values, **named: held(self, *values, **named)
-    )
-    yield held
-    held.go.set()
+def address(bundled_for_all: Path) -> Iterator[str]:
+    with running(app(max_pixels=2_000_000, max_upload=1_000_000, queue=1)) as place:
+        yield place
 
 
 @pytest.fixture
