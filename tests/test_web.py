@@ -25,8 +25,9 @@ import pytest
 from PIL import Image
 from web_server import Held, ask, running, upload
 
-from srgan_infer import SuperResolver, UpscaleError
+from srgan_infer import SuperResolver, UpscaleError, weights
 from srgan_infer.cli.main import main
+from srgan_infer.network.generator import Generator, GeneratorConfig
 from srgan_infer.web import LIMITS, _delete_old, app, serve, view
 from srgan_infer.web.service import CancelError, Options, Service
 
@@ -314,6 +315,17 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["--serve"]) == 2
     assert "pip install 'srgan-infer[web]'" in capsys.readouterr().err
+
+
+def test_a_model_of_another_scale(photo: Path, tmp_path: Path) -> None:
+    config = GeneratorConfig(channels=4, blocks=1, scale=2)
+    weights.save(tmp_path / "half", config, Generator(config).state_dict(), "", False)
+    image = gradio_client.handle_file(photo)
+    with running(app(model=str(tmp_path / "half"))) as address:
+        result, report = client(address).predict([image], api_name="/upscale")
+    assert report["done"][0]["size"] == [64, 48]
+    with Image.open(result) as big:
+        assert big.size == (64, 48)
 
 
 def test_a_port_that_is_taken_is_said(bundled_for_all: Path) -> None:

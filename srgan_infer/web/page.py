@@ -61,7 +61,8 @@ def build(service: Service, first: Options, max_upload: int | None) -> Any:
     import gradio as gr
 
     with gr.Blocks(title="Upscale images", analytics_enabled=False) as page:
-        _connect(page, _layout(first, max_upload), Handlers(service))
+        parts = _layout(first, service.any_resolver(first).scale, max_upload)
+        _connect(page, parts, Handlers(service))
     # Mounting takes translations too, but after it has read them for the browser.
     page.i18n_instance = gr.I18n(en=MISSING_LABELS)
     # How many may wait is said by the service, in words.
@@ -215,7 +216,7 @@ async def _shown(make: Callable[..., Any], *values: Any) -> Any:
         return None
 
 
-def _layout(first: Options, max_upload: int | None) -> SimpleNamespace:
+def _layout(first: Options, scale: int, max_upload: int | None) -> SimpleNamespace:
     """The parts of the page, by name."""
     import gradio as gr
 
@@ -233,7 +234,7 @@ def _layout(first: Options, max_upload: int | None) -> SimpleNamespace:
             if max_upload is not None:
                 gr.HTML(elem_id="sizes", js_on_load=_sizes(max_upload))
             parts.forecast = gr.HTML(elem_id="forecast")
-            _choices(parts, first)
+            _choices(parts, first, scale)
             with gr.Row():
                 parts.run = gr.Button("Upscale", variant="primary", elem_id="run")
                 parts.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
@@ -249,7 +250,7 @@ def _sizes(max_upload: int) -> str:
     return script.replace("$TOGETHER", str(FILES_IN_ONE_UPLOAD * max_upload))
 
 
-def _choices(parts: SimpleNamespace, first: Options) -> None:
+def _choices(parts: SimpleNamespace, first: Options, scale: int) -> None:
     """Model, strength, size and format."""
     import gradio as gr
 
@@ -271,7 +272,7 @@ def _choices(parts: SimpleNamespace, first: Options) -> None:
         elem_id="strength",
     )
     with gr.Accordion("Output", open=False):
-        parts.outscale = gr.Slider(0.5, 16, 4, step=0.5, label="Times as large")
+        parts.outscale = gr.Slider(0.5, 16, scale, step=0.5, label="Times as large")
         with gr.Row():
             box: Any = {"info": "pixels; 0 is any", "precision": 0, "min_width": 120}
             parts.width = gr.Number(0, label="Fit into width", **box)
@@ -319,9 +320,9 @@ def _connect(page: Any, parts: SimpleNamespace, handlers: Handlers) -> None:
     async def upscale(
         request: gr.Request,
         images: list[str] | None,
-        model: str = weights.DEFAULT,
-        strength: float = 1,
-        outscale: float = 4,
+        model: str = parts.model.value,
+        strength: float = parts.strength.value,
+        outscale: float = parts.outscale.value,
         width: float = 0,
         height: float = 0,
         format: str = SOURCE_FORMAT,
