@@ -66,7 +66,7 @@ def make_gallery(app: Any) -> None:
 
 def make_demo(app: Any, error: Exception | None) -> None:
     """The page that runs the network in the browser; it takes npm, so it is asked for."""
-    if error is None and app.tags.has("demo"):
+    if error is None and "demo" in app.tags:
         path = HERE / "demo" / "build.py"
         runpy.run_path(str(path))["build"](Path(app.outdir) / "demo")
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import http.server
-import importlib.util
 import io
+import runpy
 import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,17 +59,14 @@ def serving(folder: Path, kind: type[Plain]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    spec = importlib.util.spec_from_file_location("build", ROOT / "docs" / "demo" / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    folder = tmp_path_factory.mktemp("demo")
+    """The page as it comes with the documentation's site."""
+    out = tmp_path_factory.mktemp("site")
+    build = runpy.run_path(str(ROOT / "docs" / "conf.py"))["make_demo"]
     try:
-        module.build(folder)
+        build(SimpleNamespace(tags={"demo"}, outdir=out), None)
     except subprocess.CalledProcessError as reason:
         pytest.skip(f"npm gives no onnxruntime-web: {reason}")
-    return folder
+    return out / "demo"
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +145,32 @@ def test_tiles_show_no_seams(page: Any, address: str, tmp_path: Path) -> None:
     page.goto(f"{address}?edge=90&device=wasm")
     image = photo(105, 30)
     assert levels(upscaled(page, image, tmp_path), image) <= 2
+
+
+def test_progress_is_seen(page: Any, address: str, tmp_path: Path) -> None:
+    page.goto(f"{address}?edge=90&device=wasm")
+    expect(page.locator("#status")).to_contain_text("The sample")
+    page.evaluate("""() => {
+        window.seen = [];
+        const look = () => window.seen.push(
+            [document.getElementById("status").textContent,
+             parseFloat(document.getElementById("fill").style.width) || 0,
+             document.getElementById("bar").hidden]);
+        new MutationObserver(look).observe(document.getElementById("status"), {childList: true});
+    }""")
+    image = photo(105, 20)
+    upscaled(page, image, tmp_path)
+    seen = page.evaluate("window.seen")
+    told = [text for text, _, _ in seen]
+    assert any(text.startswith("Loading the network: ") for text in told)
+    assert "Upscaling 105 × 20 with WebAssembly …" in told
+    tiles = [line for line in seen if line[0].startswith("Upscaling: tile ")]
+    assert tiles
+    assert all(" to go" in text and 0 < width < 100 and not hidden for text, width, hidden in tiles)
+    assert tiles == sorted(tiles, key=lambda line: line[1])
+    expect(page.locator("#bar")).to_be_hidden()
+    # The result can be compared with what it was made from.
+    expect(page.get_by_role("slider")).to_be_visible()
 
 
 def test_an_isolated_page_uses_threads(page: Any, built: Path, tmp_path: Path) -> None:

@@ -184,6 +184,34 @@ def test_a_file_that_gives_other_pixels_is_not_written(
     assert (tmp_path / "a.onnx").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("size", network_onnx.CHECKED_SIZES)
+@pytest.mark.parametrize("wrong", [2e-4, float("nan")])
+def test_one_size_that_differs_is_enough(
+    size: tuple[int, int, int], wrong: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sr = model(tmp_path / "model", GeneratorConfig(channels=4, blocks=1))
+    whole = onnxruntime.InferenceSession
+
+    class Runtime:
+        """Right, but for one pixel of images of one size."""
+
+        def __init__(self, *values: Any, **options: Any) -> None:
+            self.session = whole(*values, **options)
+
+        def run(self, names: list[str], given: dict[str, Any]) -> list[Any]:
+            (found,) = self.session.run(names, given)
+            batch, _, height, width = given["input"].shape
+            if (batch, height, width) == size:
+                # Away from the ends of the range, at which a result is clipped.
+                found[-1, -1, -1, -1] += wrong if found[-1, -1, -1, -1] < 0.5 else -wrong
+            return [found]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Runtime)
+    with pytest.raises(UpscaleError, match=f"image of {size[2]}x{size[1]}, .* not written"):
+        sr.export(tmp_path / "a.onnx")
+    assert not (tmp_path / "a.onnx").exists()
+
+
 def test_a_file_that_overflows_is_not_written(tmp_path: Path) -> None:
     config = GeneratorConfig(channels=4, blocks=1)
     state = {key: tensor * 500 for key, tensor in generator(config).state_dict().items()}

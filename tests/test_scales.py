@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from srgan_infer import SuperResolver, weights
+from srgan_infer.batch import UpscaleBatch
 from srgan_infer.cli.main import main
 from srgan_infer.network.generator import INPUT_SKIPS, Generator, GeneratorConfig
 
@@ -128,6 +130,35 @@ def test_animations_and_transparency(network: Generator, folder: Path, tmp_path:
     assert (result.frames, result.size) == (2, (6 * scale, 7 * scale))
     with Image.open(tmp_path / "out.png") as big:
         assert (big.size, getattr(big, "n_frames", 1)) == (result.size, 2)
+
+
+def test_any_size(network: Generator, folder: Path, tmp_path: Path) -> None:
+    Image.fromarray(pixels(12, 10)).save(tmp_path / "in.png")
+    sr = resolver(folder)
+    for asked, size in (
+        ({"outscale": 1.5}, (15, 18)),
+        ({"outscale": 3}, (30, 36)),
+        ({"outscale": 16}, (160, 192)),
+        ({"size": (50, None)}, (50, 60)),
+    ):
+        result = sr.upscale_file(tmp_path / "in.png", tmp_path / "out.png", **asked)
+        assert result.size == size
+        with Image.open(tmp_path / "out.png") as big:
+            assert big.size == size
+
+
+def test_many_images(network: Generator, folder: Path) -> None:
+    images = [pixels(7, 6), pixels(5, 9)]
+    whole = [expected(network, image) for image in images]
+    sr = resolver(folder, dtype="float32")
+    for big, same in zip(sr.map(images), whole, strict=True):
+        assert np.abs(big - same).max() <= 0.51
+    file = io.BytesIO()
+    Image.fromarray(images[0]).save(file, "PNG")
+    rows = UpscaleBatch(str(folder), device="cpu", dtype="float32")({"bytes": [file.getvalue()]})
+    assert rows["error"] == [None]
+    with Image.open(io.BytesIO(rows["upscaled"][0])) as image:
+        assert np.abs(np.asarray(image) - whole[0]).max() <= 0.51
 
 
 def test_the_command(

@@ -64,6 +64,15 @@ def test_a_single_file_is_loaded_wherever_it_lies(
     assert same(spandrel.ModelLoader().load_from_state_dict(tensors), folder)
 
 
+@pytest.mark.parametrize("scale", [4, 8])
+def test_other_scales(spandrel: Any, scale: int, tmp_path: Path) -> None:
+    config = GeneratorConfig(channels=4, blocks=1, scale=scale)
+    weights.save(tmp_path / "model", config, Generator(config).state_dict(), "")
+    model = spandrel.ModelLoader().load_from_file(tmp_path / "model" / "model.safetensors")
+    assert model.scale == scale
+    assert same(model, tmp_path / "model")
+
+
 def test_installing_twice_is_installing_once(spandrel: Any, folder: Path) -> None:
     before = len(spandrel.MAIN_REGISTRY)
     srgan_infer.spandrel.install()

@@ -383,6 +383,17 @@ class TestShape:
         frame = frames_of(tmp_path / "out.mp4")[0]
         assert (frame.width, frame.height) == (100, 74)
 
+    @pytest.mark.parametrize("scale", [2, 8])
+    def test_networks_of_other_scales(self, scale: int, tmp_path: Path) -> None:
+        config = GeneratorConfig(channels=4, blocks=1, scale=scale)
+        weights.save(tmp_path / "model", config, Generator(config).state_dict(), "", False)
+        source = clip(tmp_path / "in.mp4", sound=True)
+        other = SuperResolver.from_pretrained(tmp_path / "model")
+        result = other.upscale_video(source, tmp_path / "out.mp4")
+        assert result.size == (32 * scale, 24 * scale)
+        frames = frames_of(tmp_path / "out.mp4")
+        assert [(frame.width, frame.height) for frame in frames] == 3 * [result.size]
+
     def test_interlaced_video_is_refused(self, sr: SuperResolver, tmp_path: Path) -> None:
         source = clip(tmp_path / "in.mp4", size=(64, 64), options={"flags": "+ildct+ilme"})
         with pytest.raises(ImageError, match="interlaced; deinterlace it first"):
