@@ -246,6 +246,40 @@ def test_webp_in_tiff(order: str, tile: tuple[int, int] | None) -> None:
         assert np.array_equal(read(data), expected(numbers, kind[0])), kind
 
 
+@pytest.mark.parametrize("compression", ["zlib", "lzma"])
+def test_damaged_strips_of_tiff_are_refused_without_a_line_on_stderr(
+    compression: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray(tiff(numbers_of("uint16", 3), KINDS[3], compression=compression))
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
+        start, length = file.pages[0].dataoffsets[1], file.pages[0].databytecounts[1]
+    for at in (start + 1, start + length // 2, start + length - 2):
+        damaged = data.copy()
+        damaged[at] ^= 0x55
+        assert "it is damaged: a strip or tile cannot be unpacked" in str(read(damaged))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzma"])
+@pytest.mark.parametrize("missing", ["a pixel", "half of the bytes"])
+def test_strips_of_tiff_that_are_cut_are_refused(compression: str, missing: str) -> None:
+    pixels = numbers_of("uint8", 1).tobytes()
+    pack = imagecodecs.zlib_encode if compression == "zlib" else imagecodecs.lzma_encode
+    number = 8 if compression == "zlib" else 34925
+    packed = bytes(pack(pixels))
+    kept = bytes(pack(pixels[:-1])) if missing == "a pixel" else packed[: len(packed) // 2]
+    assert "it is cut short" in str(read(raw_tiff(kept, {259: [number]})))
+
+
+def test_bits_in_the_other_order_are_turned_before_they_are_unpacked() -> None:
+    numbers = numbers_of("uint8", 1)
+    packed = np.frombuffer(bytes(imagecodecs.zlib_encode(numbers.tobytes())), np.uint8)
+    turned = np.packbits(np.unpackbits(packed[:, None], axis=1)[:, ::-1], axis=1).tobytes()
+    # Without its checksum all pixels are there.
+    for data in (turned, turned[:-4]):
+        assert np.array_equal(read(raw_tiff(data, {259: [8], 266: [2]})), numbers)
+
+
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 def test_jpeg_in_tiff(planar: str, tile: tuple[int, int] | None) -> None:

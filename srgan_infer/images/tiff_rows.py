@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -44,6 +45,9 @@ BYTE_CODECS = {
 }
 # Those that know what they compress; Pillow gives 8 bits, or 1 bit, of each of these.
 PIXEL_CODECS = {2: "CCITT", 3: "CCITT", 4: "CCITT", 6: "JPEG", 7: "JPEG"}
+DEFLATE, LZMA = (8, 32946), 34925
+# Its dictionary may take no more than this.
+LZMA_MEMORY = 1 << 30
 # Each strip or tile is a file of this kind, which the libtiff inside of Pillow does not decode.
 WEBP = 50001
 OTHER_CODECS = {
@@ -576,10 +580,16 @@ REVERSED = REVERSED.ravel()
 
 
 def _decompress(parts: list[bytes], line: int, rows: list[int], layout: Layout) -> Array:
-    """Have Pillow decode strips, described to it as an image of grey bytes."""
+    """Strips or tiles as rows of bytes.
+
+    Most are decoded by Pillow, described to it as images of grey bytes.
+    """
+    sizes = zip(parts, rows, strict=True)
     if layout.compression == WEBP:
-        sizes = zip(parts, rows, strict=True)
         return np.concatenate([_webp(part, line, count, layout) for part, count in sizes])
+    if layout.compression in (*DEFLATE, LZMA):
+        whole = [_unpacked(part, line * count, layout) for part, count in sizes]
+        return np.frombuffer(b"".join(whole), np.uint8).reshape(-1, line)
     start = 8 + 2 + 12 * 10 + 4
     offsets, lengths, at = [], [], start + 8 * len(parts)
     for part in parts:
@@ -608,6 +618,28 @@ def _decompress(parts: list[bytes], line: int, rows: list[int], layout: Layout) 
     with any_size(image):
         image.load()
     return np.asarray(image)
+
+
+def _unpacked(part: bytes, length: int, layout: Layout) -> bytes:
+    """The bytes of a strip or tile, by Python's own modules: libtiff reads over damage in them."""
+    if layout.fill_order == 2:
+        part = part.translate(REVERSED.tobytes())
+    unpacker: Any = zlib.decompressobj()
+    damage: type[Exception] = zlib.error
+    if layout.compression == LZMA:
+        import lzma  # which not every Python has
+
+        unpacker, damage = lzma.LZMADecompressor(memlimit=LZMA_MEMORY), lzma.LZMAError
+    try:
+        data: bytes = unpacker.decompress(part, length)
+        if len(data) == length and not unpacker.eof:
+            # Its end has a checksum; where that is cut off no pixel is lost.
+            unpacker.decompress(getattr(unpacker, "unconsumed_tail", b""), 1)
+    except damage as error:
+        raise ImageError(f"it is damaged: a strip or tile cannot be unpacked ({error}).") from error
+    if len(data) < length:
+        raise ImageError("it is cut short.")
+    return data
 
 
 def _webp(part: bytes, line: int, rows: int, layout: Layout) -> Array:
