@@ -92,6 +92,8 @@ def theme() -> Any:
         button_cancel_background_fill="#b91c1c",
         button_cancel_background_fill_dark="#b91c1c",
         button_cancel_text_color="white",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
     )
 
 
@@ -296,7 +298,7 @@ def _results(parts: SimpleNamespace) -> None:
     import gradio as gr
 
     viewer = VIEWER.read_text(encoding="utf-8")
-    parts.status = gr.HTML(markup.note(markup.EMPTY), elem_id="status", min_height=80)
+    parts.status = gr.HTML(markup.note(markup.EMPTY), elem_id="status", min_height=60)
     # The group is shown and hidden, not the button: an update makes a component anew, and
     # Gradio would then copy the file to a folder of its own.
     with gr.Group(visible=False) as parts.download:
