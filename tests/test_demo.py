@@ -227,7 +227,7 @@ def test_a_large_image_gives_the_part_that_is_framed(
 ) -> None:
     page.goto(address)
     page.set_input_files("#file", file(photo(60, 40).resize((3000, 2000))))
-    expect(page.locator("#status")).to_contain_text("6.0 megapixels")
+    expect(page.locator("#status")).to_contain_text("3000 × 2000 pixels are too many")
     frame = page.get_by_role("application")
     before = frame.bounding_box()
     page.mouse.move(before["x"] + 30, before["y"] + 30)
@@ -277,6 +277,13 @@ def test_nothing_is_sent_anywhere(page: Any, address: str, tmp_path: Path) -> No
         "fetch('https://example.com', {method: 'POST', body: 'x'}).then(() => false, () => true)"
     )
     assert refused
+
+
+def test_a_long_image_of_few_pixels_goes_whole(page: Any, address: str) -> None:
+    page.goto(address)
+    page.set_input_files("#file", file(photo(60, 40).resize((600, 400))))
+    expect(page.locator("#status")).to_contain_text("Upscaling 600 × 400", timeout=LONG)
+    page.click("#cancel")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,6 +1,7 @@
 // The page: take an image, show it, let the worker upscale it, compare, download.
 
-const LARGEST_PART = 512; // pixels of a side that are upscaled at once; more would tire a phone
+const LARGEST_PART = 512; // side of the square that is upscaled at once; more would tire a phone
+const LONGEST = 2048; // side of an image that goes whole; browsers limit the sides of a canvas
 const STEP = 16; // pixels that an arrow key moves the part by
 
 const model = await (await fetch("model/model.json")).json();
@@ -34,8 +35,7 @@ async function take(file) {
   source = { bitmap, name: (file.name || "image").replace(/\.[^.]*$/, "") };
   stage.scrollIntoView({ behavior: "smooth", block: "nearest" });
   const { width, height } = source.bitmap;
-  const whole = width <= LARGEST_PART && height <= LARGEST_PART;
-  if (whole) {
+  if (width * height <= LARGEST_PART ** 2 && Math.max(width, height) <= LONGEST) {
     part = { left: 0, top: 0, width, height };
     start();
     return;
@@ -54,8 +54,8 @@ function choosePart() {
   before.height = Math.round(bitmap.height * shrink);
   before.getContext("2d").drawImage(bitmap, 0, 0, before.width, before.height);
   placeFrame();
-  const million = (bitmap.width * bitmap.height / 1e6).toFixed(1);
-  say(`${million} megapixels are much for a browser. Move the frame to the part you want.`);
+  const size = `${bitmap.width} × ${bitmap.height}`;
+  say(`${size} pixels are too many for a browser at once. Move the frame to the part you want.`);
 }
 
 function placeFrame() {
