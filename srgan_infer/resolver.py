@@ -786,7 +786,9 @@ class SuperResolver:
                 quality=quality,
                 metadata=page.metadata,
             )
-            encoder, spooled = encoder_bytes(kind, cut.size, page.channels, page.n_frames)
+            encoder, spooled = encoder_bytes(
+                kind, cut.size, page.channels, page.dtype, page.n_frames
+            )
             if kind.memory and page.n_frames == 1:
                 self._check_memory(kind.name, encoder, asked)
             if spooled:
@@ -796,7 +798,7 @@ class SuperResolver:
             decoded = pixels if page.channels in (1, 4) else pixels // page.channels * 4
             memory = max(memory, cut.peak_bytes + encoder + decoded)
             temporary = max(temporary, spooled + (pixels if width * height >= SPOOL_PIXELS else 0))
-            stored = kind.dtype_for(page.dtype, page.n_frames)
+            stored = kind.dtype_for(page.dtype)
             values = cut.size[0] * cut.size[1] * page.channels
             on_disk += int(values * stored.itemsize * kind.density)
             if kind.paged:

@@ -27,6 +27,7 @@ from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 
 from srgan_infer import ImageError, ImageWarning, SuperResolver
 from srgan_infer.images import jpeg
+from srgan_infer.images.blocks import png_chunks
 from srgan_infer.images.kinds import BEGINNINGS, PLUGINS, READ
 from srgan_infer.images.pil_source import check_source
 from srgan_infer.images.read import open_file
@@ -468,6 +469,28 @@ class TestCutJpeg:
         assert result.size == (4 * large.width, 4 * large.height)
         with pytest.raises(ValueError, match="damaged must be"):
             open_file(data, damaged="some")
+
+
+PNGS = [made for made in sound() if made.name.startswith("type")]
+
+
+class TestPngWithoutItsLastRows:
+    @pytest.mark.parametrize("made", PNGS, ids=[made.name for made in PNGS])
+    def test_it_is_refused(self, made: Made) -> None:
+        """All checksums are right, and Pillow makes the missing rows black."""
+        file = io.BytesIO(made.data)
+        parts, rows = [], b""
+        for kind, at, length in png_chunks(file):
+            content = made.data[at : at + length]
+            if kind == b"IDAT":
+                rows += content
+            else:
+                parts.append((kind, content))
+        short = zlib.compress(zlib.decompress(rows)[:-1])
+        head, end = parts[:-1], parts[-1]
+        data = made.data[:8] + b"".join(chunk(*part) for part in (*head, (b"IDAT", short), end))
+        with pytest.raises(ImageError, match="cut short: rows are missing"):
+            list(open_file(data).frames())
 
 
 class TestWhatPillowSays:

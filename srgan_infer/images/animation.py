@@ -49,6 +49,8 @@ class ApngSink:
         (W, H).
     channels
         1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+    dtype
+        uint8 or uint16.
     metadata
         Goes in front of the pixels; its ``durations`` and ``loop`` are the timing.
     n_frames
@@ -60,12 +62,14 @@ class ApngSink:
         stream: BinaryIO,
         size: tuple[int, int],
         channels: int,
+        dtype: np.dtype[Any],
         metadata: Metadata,
         n_frames: int,
     ) -> None:
         self._stream = stream
         self._size = size
         self._channels = channels
+        self._dtype = dtype
         self._metadata = metadata
         self._n_frames = n_frames
         self._frames = Blocks(size[1])
@@ -74,7 +78,7 @@ class ApngSink:
         self._sequence = 0
 
     def write(self, rows: Array) -> None:
-        """Take the next (h, W, channels) uint8 rows; after H of them the next frame begins."""
+        """Take the next (h, W, channels) rows; after H of them the next frame begins."""
         for frame in self._frames.push(rows.copy()):
             self._add(frame)
 
@@ -98,7 +102,7 @@ class ApngSink:
             encoded,
             (right - left, bottom - top),
             self._channels,
-            np.dtype(np.uint8),
+            self._dtype,
             self._metadata if first else Metadata(),
         )
         try:

@@ -147,10 +147,10 @@ class Format:
         """Whether this Pillow has what it needs."""
         return self.feature is None or bool(features.check(self.feature))
 
-    def dtype_for(self, dtype: npt.DTypeLike, n_frames: int) -> np.dtype[Any]:
+    def dtype_for(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
         """The type that pixels are stored in: their own, or the nearest there is."""
         dtype = np.dtype(dtype)
-        if not self.sixteen_bit or n_frames > 1:
+        if not self.sixteen_bit:
             return np.dtype(np.uint8)
         return np.dtype(np.uint16) if dtype == np.float32 and not self.float32 else dtype
 
@@ -261,7 +261,14 @@ def encode_gif(stream: BinaryIO, kind: Format, content: Content) -> Sink:
 def encode_png(stream: BinaryIO, kind: Format, content: Content) -> Sink:
     """Our encoder."""
     if content.n_frames > 1:
-        return ApngSink(stream, content.size, content.channels, content.metadata, content.n_frames)
+        return ApngSink(
+            stream,
+            content.size,
+            content.channels,
+            content.dtype,
+            content.metadata,
+            content.n_frames,
+        )
     return PngWriter(stream, content.size, content.channels, content.dtype, content.metadata)
 
 
@@ -374,16 +381,16 @@ STREAM_BYTES = 32 << 20
 
 
 def encoder_bytes(
-    kind: Format, size: tuple[int, int], channels: int, n_frames: int
+    kind: Format, size: tuple[int, int], channels: int, dtype: npt.DTypeLike, n_frames: int
 ) -> tuple[int, int]:
     """Memory, and space for temporary files, that writing takes; estimated.
 
     Parameters
     ----------
-    kind, size, channels, n_frames
+    kind, size, channels, dtype, n_frames
         Of what is written.
     """
-    frame = size[0] * size[1] * channels
+    frame = size[0] * size[1] * channels * kind.dtype_for(dtype).itemsize
     in_pillow = size[0] * size[1] * (1 if channels == 1 else 4)
     if n_frames > 1:
         # One frame, and the one before it or a copy for Pillow.
@@ -463,7 +470,7 @@ def check_output(
     warnings = []
     if channels in (2, 4) and not kind.alpha:
         warnings.append(f"{kind.name} has no transparency: the image is put on white.")
-    if np.dtype(dtype) != np.uint8 and (not kind.sixteen_bit or n_frames > 1):
+    if np.dtype(dtype) != np.uint8 and not kind.sixteen_bit:
         warnings.append(f"{kind.name} is written with 8 bits a channel: the finer steps are lost.")
     elif np.dtype(dtype) == np.float32 and not kind.float32:
         warnings.append(f"{kind.name} is written with 16 bits a channel, not as floating point.")

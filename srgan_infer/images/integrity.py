@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from srgan_infer.errors import ImageError
 from srgan_infer.images.blocks import png_chunks
 from srgan_infer.images.jpeg import check_jpeg, extent
 
 BLOCK = 1 << 20
+# The passes of an interlaced PNG: first column and row, steps.
+ADAM7 = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
 # Of an ICNS file; larger images in it are not what their type says.
 LARGEST_ICON = 1024
 
@@ -45,9 +50,10 @@ def check_header(name: str, stream: BinaryIO) -> None:
 
 
 def check_pixels(name: str, stream: BinaryIO) -> None:
-    """Raise ``ImageError`` if the checksums of a PNG file show damage: Pillow reads over it."""
+    """Raise ``ImageError`` if a PNG file is damaged or lacks rows: Pillow reads over both."""
     if name == "PNG":
         _check_checksums(stream)
+        _check_rows(stream)
 
 
 def end_of(name: str, stream: BinaryIO) -> int | None:
@@ -83,7 +89,7 @@ def _end_of_ppm(head: bytes) -> int | None:
 
 def _check_checksums(stream: BinaryIO) -> None:
     for kind, at, length in png_chunks(stream):
-        if kind[0] & 0x20:
+        if kind[0] & 0x20 and kind not in (b"fcTL", b"fdAT"):
             continue  # other chunks hold nothing that the pixels need
         stream.seek(at)
         checksum = zlib.crc32(kind)
@@ -95,6 +101,45 @@ def _check_checksums(stream: BinaryIO) -> None:
             length -= len(block)
         if stream.read(4) != struct.pack(">I", checksum):
             raise ImageError(f"the checksum of its {kind.decode('latin-1')} data is wrong.")
+
+
+def _check_rows(stream: BinaryIO) -> None:
+    """Whether the pixels of a PNG file are as many as its header says; they are not kept."""
+    unpacker, missing = zlib.decompressobj(), 0
+    for kind, at, length in png_chunks(stream):
+        if kind == b"IHDR":
+            stream.seek(at)
+            missing = _png_length(*struct.unpack(">IIBBxxB", stream.read(13)))
+        if kind != b"IDAT":
+            continue
+        while length and missing > 0:
+            stream.seek(at)
+            block = stream.read(min(length, BLOCK))
+            at, length = at + len(block), length - len(block)
+            while block and missing > 0 and not unpacker.eof:
+                missing -= len(_inflated(unpacker, block))
+                block = unpacker.unconsumed_tail
+    if missing > 0:
+        raise ImageError("it is cut short: rows are missing.")
+
+
+def _inflated(unpacker: Any, block: bytes) -> bytes:
+    try:
+        pixels: bytes = unpacker.decompress(block, BLOCK)
+    except zlib.error as error:
+        raise ImageError(f"it is damaged: its pixels cannot be unpacked ({error}).") from error
+    return pixels
+
+
+def _png_length(width: int, height: int, bits: int, color: int, interlaced: int) -> int:
+    """Bytes of all rows with the filter in front of each."""
+    samples = {2: 3, 4: 2, 6: 4}.get(color, 1)
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sizes = (
+        (-(-(width - left) // across), -(-(height - top) // down))
+        for left, top, across, down in passes
+    )
+    return sum(rows * (1 + -(-line * samples * bits // 8)) for line, rows in sizes if line > 0)
 
 
 def _check_bmp(head: bytes, start: int) -> None:

@@ -19,8 +19,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from srgan_infer.errors import ImageError
-from srgan_infer.images import jpeg, tiff_rows
+from srgan_infer.images import apng, jpeg, tiff_rows
 from srgan_infer.images.alpha import split_alpha
+from srgan_infer.images.apng import Animation, read_animation
 from srgan_infer.images.bit_depth import WideDecoder, wide_decoder
 from srgan_infer.images.blocks import without_texts
 from srgan_infer.images.icon import open_icon
@@ -53,7 +54,7 @@ from srgan_infer.images.pillow import (
     upright,
 )
 from srgan_infer.images.rows import DecodedImage, RowSource, hold
-from srgan_infer.images.sixteen_bit import is_cut, read_sixteen_bit, sixteen_bit_channels
+from srgan_infer.images.sixteen_bit import read_sixteen_bit, sixteen_bit_channels
 from srgan_infer.images.tiff_rows import Layout, TiffRows
 from srgan_infer.images.timing import read_timing
 
@@ -113,7 +114,7 @@ class SourceImage:
     jpeg_quality: int | None
     lossless: bool
     _file: Source
-    _first: int = 0
+    _apng: Animation | None = None
     _damaged: str = REFUSE
     _wide: WideDecoder | None = None
     _layout: Layout | None = None
@@ -171,11 +172,24 @@ class SourceImage:
         if self.n_frames == 1:
             yield self._still()
             return
+        if self._apng is not None:
+            yield from self._apng_frames(self._apng)
+            return
         with _opened(self._file) as image:
-            for index in range(self._first, self._first + self.n_frames):
+            for index in range(self.n_frames):
                 with one_sentence(self._file), gathered() as lines:
                     image.seek(index)
                     decoded = self._decode(image)
+                yield replace(decoded, warnings=sentences(lines))
+
+    def _apng_frames(self, animation: Animation) -> Iterator[DecodedImage]:
+        with _opened(self._file) as image:
+            turn = orientation(image)
+        with _stream(self._file) as stream:
+            pixels = apng.frames(stream, animation)
+            for _ in range(self.n_frames):
+                with one_sentence(self._file), gathered() as lines:
+                    decoded = split_alpha(upright(next(pixels), turn))
                 yield replace(decoded, warnings=sentences(lines))
 
     def _still(self) -> DecodedImage:
@@ -354,7 +368,8 @@ def _describe(
     name = "JPEG" if image.format == "MPO" else image.format or "unknown"
     timing = read_timing(name, stream)
     frames = min(getattr(image, "n_frames", 1), max(len(timing.durations), 1))
-    first = 1 if image.info.get("default_image") else 0
+    animation = read_animation(stream) if name == "PNG" and frames > 1 else None
+    frames = frames if animation is None else len(animation.parts)
     animated = name in ANIMATED and frames > 1
     screen = max(image.size[0], timing.screen[0]), max(image.size[1], timing.screen[1])
     _check_size(screen, frames if animated else 1, stream, max_pixels)
@@ -367,10 +382,10 @@ def _describe(
         channels, dtype = wider.channels, wider.dtype
     elif wide is not None:
         channels, dtype = wide, np.dtype(np.uint16)
+    elif animated and animation is not None:
+        channels, dtype = animation.channels, animation.dtype
     else:
         channels, dtype, _ = conversion(image, transparent_key(image))
-        if is_cut(image):
-            warnings.append("More than 8 bits a channel are cut to 8: Pillow cannot read them.")
     if image.mode == "CMYK" and image.info.get("icc_profile") and not cmyk_transform(image):
         warnings.append("The CMYK profile cannot be used: the colours are converted without it.")
     if animated and name == "GIF":
@@ -401,7 +416,7 @@ def _describe(
         jpeg_quality=estimated_quality(image),
         lossless=timing.lossless,
         _file=source,
-        _first=first if animated else 0,
+        _apng=animation if animated else None,
         _wide=wider,
     )
 

@@ -37,11 +37,6 @@ def sixteen_bit_channels(image: Image.Image) -> int | None:
     return 3 if _ppm_maximum(image) > 255 else None
 
 
-def is_cut(image: Image.Image) -> bool:
-    """Whether a file has 16 bits a channel and Pillow's pixels do not: only in animations."""
-    return _rawmode(image).endswith(";16B") and not image.mode.startswith("I")
-
-
 def read_sixteen_bit(image: Image.Image, again: Image.Image) -> Array:
     """Decode a file for which :func:`sixteen_bit_channels` is not None.
 

@@ -235,7 +235,7 @@ def _content(
 ) -> Content:
     """An image in the form that a format holds."""
     metadata, _ = fit(kind.name, metadata.resized(size), n_frames)
-    stored = kind.dtype_for(dtype, n_frames)
+    stored = kind.dtype_for(dtype)
     return Content(size, kind.channels_for(channels, stored), stored, metadata, n_frames, None)
 
 
