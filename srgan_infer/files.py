@@ -22,6 +22,11 @@ try:
 except ImportError:  # Windows, where a file that is open cannot be removed anyway
     fcntl = None  # type: ignore[assignment]
 
+# What a file system says that cannot flush a file to the disk; others mean that it is not there.
+REFUSED = {
+    getattr(errno, name, errno.EINVAL)
+    for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EPERM", "EACCES", "EROFS")
+}
 # Not under the umask: the bits that others never get while a private file is written.
 OWNER_ONLY = 0o600
 PART = re.compile(r"\.srgan-infer\.(?P<host>[\w-]+)\.(?P<process>\d+)\.[0-9a-f]+\.part")
@@ -81,7 +86,11 @@ def new_file(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator[N
         new = NewFile(stream, target)
         yield new
         stream.flush()
-        os.fsync(stream.fileno())
+        try:
+            os.fsync(stream.fileno())
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
         stream.close()
         _take_permissions(temporary, target)
         new.path = _move(temporary, target, overwrite)

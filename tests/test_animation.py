@@ -114,6 +114,30 @@ def test_gif_is_exact_with_few_colours(frames: list[Array], data: Any) -> None:
     assert loop == 5
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_frames_of_a_gif_are_as_good_as_a_still(channels: int) -> None:
+    """A sky of many tones with a ball that moves; with transparency, its corner is empty."""
+    y, x = np.mgrid[:96, :128]
+    frames = []
+    for number in range(3):
+        sky = np.dstack([80 + y * 1.1, 130 + y * 0.9, 220 - y * 0.25 + x * 0.15, x * 0 + 255])
+        sky[(y - 48) ** 2 + (x - 40 - 16 * number) ** 2 < 400, :3] = (200, 120, 60)
+        sky[(y < 20) & (x < 20), 3] = 0
+        frames.append(sky[..., :channels].astype(np.uint8))
+
+    def error(found: Array, frame: Array) -> float:
+        seen = frame[..., 3] > 0 if channels == 4 else np.ones(frame.shape[:2], bool)
+        return float(np.square(found[seen][:, :3] - frame[seen][:, :3].astype(float)).mean())
+
+    animated, _, _ = read(written(frames, "GIF", Metadata(), [96]), "RGBA")
+    for found, frame in zip(animated, frames, strict=True):
+        (still,), _, _ = read(written([frame], "GIF", Metadata(), [96]), "RGBA")
+        assert error(found, frame) < 1.26 * error(still, frame)  # within a decibel
+        assert error(found, frame) < 25
+        if channels == 4:
+            assert np.array_equal(found[..., 3], frame[..., 3])
+
+
 def test_a_still_part_of_an_apng_is_written_once() -> None:
     random = np.random.default_rng(0)
     frames = [random.integers(0, 256, (64, 64, 3), dtype=np.uint8)]

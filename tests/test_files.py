@@ -175,6 +175,35 @@ def test_a_share_that_refuses_modes_takes_the_file(
     assert (tmp_path / "a.png").read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EPERM])
+def test_a_share_that_does_not_flush_takes_the_file(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    (tmp_path / "a.png").write_bytes(b"old")
+    replace_file(tmp_path / "a.png", b"new")
+    assert names(tmp_path) == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_fails_keeps_the_old_file(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    (tmp_path / "a.png").write_bytes(b"old")
+    with pytest.raises(OSError, match=os.strerror(number)):
+        replace_file(tmp_path / "a.png", b"new")
+    assert names(tmp_path) == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == b"old"
+
+
 @posix
 def test_left_over_files_of_this_host_go_and_no_others(tmp_path: Path, gone: int) -> None:
     left = part(tmp_path, gone)

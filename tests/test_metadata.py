@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import sys
 import zlib
 from contextlib import suppress
 from fractions import Fraction
@@ -900,6 +901,31 @@ def test_the_second_image_of_a_phone_is_named() -> None:
     _, source, warned = through(out.getvalue(), "jpg")
     assert source.format == "JPEG"
     assert any("second view" in one for one in warned)
+
+
+def test_a_phones_file_without_a_name_becomes_a_jpeg(
+    resolver: SuperResolver, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.BytesIO()
+    image().save(file, "MPO", save_all=True, append_images=[image((8, 6))])
+    plan = resolver.plan_file(file.getvalue())
+    assert plan.format == "JPEG"
+    assert any("second view" in one for one in plan.warnings)
+    piped, result = io.BytesIO(file.getvalue()), io.BytesIO()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Pipe(piped)))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(result))
+    assert main(["-", "-q", "--model", str(model_folder)]) == 0
+    assert open_file(result).format == "JPEG"
+
+
+class Pipe(io.BufferedReader):
+    """What cannot go back."""
+
+    def __init__(self, raw: Any) -> None:
+        super().__init__(raw)
+
+    def seekable(self) -> bool:
+        return False
 
 
 # --- delays and loops

@@ -191,6 +191,9 @@ def _check_psd(stream: BinaryIO) -> None:
 
 def _check_icns(stream: BinaryIO) -> None:
     at, end = 8, stream.seek(0, 2)
+    stream.seek(4)
+    if int.from_bytes(stream.read(4), "big") > end:
+        raise ImageError("it is cut short.")
     while at + 8 <= end:
         stream.seek(at)
         _, length = struct.unpack(">4sI", stream.read(8))
