@@ -40,8 +40,8 @@ def random_generator(config: GeneratorConfig, seed: int = 0) -> Generator:
     return generator
 
 
-def image(height: int, width: int, seed: int = 0) -> torch.Tensor:
-    values = torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(seed))
+def image(height: int, width: int, seed: int = 0, images: int = 1) -> torch.Tensor:
+    values = torch.rand(images, height, width, 3, generator=torch.Generator().manual_seed(seed))
     return values.permute(0, 3, 1, 2)
 
 
@@ -70,6 +70,7 @@ def streamed(
     bands=st.lists(st.integers(1, 12), min_size=1),
     apart=st.booleans(),
     tail_rows=st.sampled_from([None, 1, 2, 5]),
+    images=st.sampled_from([1, 1, 2, 3]),
     seed=st.integers(0, 99),
 )
 @example(
@@ -79,6 +80,7 @@ def streamed(
     bands=[2],
     apart=True,
     tail_rows=None,
+    images=1,
     seed=0,
 )
 @torch.inference_mode()
@@ -89,9 +91,10 @@ def test_bands_equal_the_whole_image(
     bands: list[int],
     apart: bool,
     tail_rows: int | None,
+    images: int,
     seed: int,
 ) -> None:
-    generator, x = random_generator(config, seed), image(height, width, seed)
+    generator, x = random_generator(config, seed), image(height, width, seed, images)
     stream = RowStream(prepare(generator, CPU, torch.float32), tail_rows)
     result = streamed(stream, x, bands, apart)
     expected = generator(x)

@@ -20,6 +20,7 @@ from srgan_infer.engine.devices import cgroup_free, choose_device, free_memory, 
 from srgan_infer.engine.engine import Engine
 from srgan_infer.engine.plan import Tile, cut, plan_bands, plan_tiles
 from srgan_infer.errors import OutOfMemoryError
+from srgan_infer.images.resize import OutputSize, output_size
 from srgan_infer.network.generator import INPUT_SKIPS, Generator, GeneratorConfig
 from srgan_infer.network.stream import RowStream
 
@@ -267,6 +268,98 @@ def test_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(RuntimeError, match="illegal memory access"):
         run(engine, noise((64, 64, 3)), "whole")
     assert len(tried) == 1
+
+
+def run_together(engine: Engine, images: Pixels, output: OutputSize | None = None) -> Pixels:
+    plan = engine.plan(images.shape[1], images.shape[2], output=output)
+    return np.stack(list(engine.run_batch(images, plan)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    count=st.integers(1, 6),
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    channels=st.sampled_from([1, 3]),
+    dtype=st.sampled_from(PIXELS),
+    precision=st.sampled_from(["float32", "float16"]),
+    outscale=st.sampled_from([None, 1.5]),
+    skip=st.sampled_from(INPUT_SKIPS),
+    seed=st.integers(0, 99),
+)
+def test_a_batch_equals_its_images_one_by_one(
+    count: int,
+    height: int,
+    width: int,
+    channels: int,
+    dtype: type[np.generic],
+    precision: str,
+    outscale: float | None,
+    skip: str,
+    seed: int,
+) -> None:
+    generator = generator_of(GeneratorConfig(channels=4, blocks=2, input_skip=skip), seed)
+    engine = Engine(generator, "cpu", precision)
+    images = noise((count, height, width, channels), dtype, seed)
+    output = output_size((width, height), 4, outscale=outscale)
+    plan = engine.plan(height, width, output=output)
+    together = run_together(engine, images, output)
+    assert together.dtype == images.dtype
+    half = precision == "float16"
+    limits: dict[Any, float] = {np.uint8: 1, np.uint16: 200 if half else 7}
+    for image, result in zip(images, together, strict=True):
+        alone = np.concatenate(list(engine.run(image, plan)))
+        assert result.shape == alone.shape
+        difference = np.abs(result.astype(np.float64) - alone)
+        assert difference.max() <= limits.get(dtype, 3e-3 if half else 1e-4)
+
+
+def test_a_batch_that_does_not_fit_a_gpu_is_run_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine(generator_of(), "cpu", "float16")
+    images = noise((5, 12, 9, 3))
+    expected = run_together(engine, images)
+    tried = limited(monkeypatch, 12 * 9)
+    push = RowStream.push
+
+    def push_few(self: RowStream, rows: torch.Tensor, last: bool) -> Any:
+        if rows.shape[0] > 1:
+            tried.append(-1)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return push(self, rows, last)
+
+    monkeypatch.setattr(RowStream, "push", push_few)
+    result = run_together(engine, images)
+    assert tried == [-1, *[12 * 9] * 5]
+    assert np.abs(result.astype(int) - expected).max() <= 1
+
+
+def test_a_batch_that_overflows_in_float16_is_right_all_the_same() -> None:
+    generator = generator_of()
+    with torch.no_grad():
+        generator.stem.weight.mul_(1e5)
+        generator.trunk.weight.mul_(1e-5)
+    engine = Engine(generator, "cpu", "float16")
+    images = noise((4, 8, 8, 3))
+    exact = Engine(generator, "cpu", "float32")
+    assert np.abs(run_together(engine, images).astype(int) - run_together(exact, images)).max() <= 1
+
+
+def test_batches_are_of_small_images_that_fit_the_memory() -> None:
+    engine = Engine(generator_of(), "cpu", "float32")
+
+    def at_once(side: int, **options: Any) -> int:
+        output = output_size((side, side), 4, outscale=options.pop("outscale", None))
+        return engine.batch_size(engine.plan(side, side, output=output), **options)
+
+    assert [at_once(side) for side in (8, 16, 32, 33, 500)] == [64, 16, 4, 1, 1]
+    assert at_once(8, outscale=2) == 64
+    assert at_once(8, outscale=8) == 1  # the second pass is over larger images
+    assert engine.batch_size(engine.plan(8, 8, 4)) == 1  # cut into tiles as was asked for
+    peak = engine.plan(8, 8).peak_bytes
+    assert at_once(8, max_memory=10 * peak) == 10
+    assert at_once(8, max_memory=2 * peak) == 1
 
 
 def test_memory_that_runs_out_on_the_cpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from srgan_infer import ImageError, SuperResolver, WeightsError, weights
 from srgan_infer.errors import ImageWarning
+from srgan_infer.network.stream import RowStream
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +229,44 @@ class TestTensors:
 
     def test_each_of_a_batch_for_itself(self, sr: SuperResolver) -> None:
         batch = torch.rand(3, 3, 4, 6)
-        assert torch.equal(sr(batch)[1], sr(batch[1]))
+        assert torch.allclose(sr(batch)[1], sr(batch[1]), rtol=0, atol=1e-5)
+
+    @settings(deadline=None, max_examples=25)
+    @given(
+        count=st.integers(1, 9),
+        channels=st.integers(1, 4),
+        side=st.integers(1, 9),
+        grey=st.lists(st.booleans(), min_size=9, max_size=9),
+        size=st.sampled_from([{}, {"outscale": 3}, {"size": (5, None)}, {"outscale": 6}]),
+        seed=st.integers(0, 99),
+    )
+    def test_small_images_run_together_are_what_they_are_alone(
+        self,
+        sr: SuperResolver,
+        count: int,
+        channels: int,
+        side: int,
+        grey: Any,
+        size: Any,
+        seed: int,
+    ) -> None:
+        images = noise((count, side, side, channels), np.uint8, seed)
+        if channels > 2:
+            for image, is_grey in zip(images, grey, strict=False):
+                if is_grey:  # which is computed as grey
+                    image[..., 1] = image[..., 2] = image[..., 0]
+        steps: list[tuple[int, int]] = []
+        big = sr(images, layout="NHWC", progress=lambda *step: steps.append(step), **size)
+        assert len(steps) == steps[-1][0] == steps[-1][1]
+        assert len(steps) >= count
+        listed = sr.map(list(images), **size)
+        for image, result, other in zip(images, big, listed, strict=True):
+            alone = sr(image, **size)
+            assert alone.dtype == result.dtype == other.dtype
+            assert np.abs(result.astype(int) - alone).max() <= 1
+            assert np.abs(other.astype(int) - alone).max() <= 1
+            if channels > 2 and (image[..., :1] == image[..., :3]).all():
+                assert (result[..., :1] == result[..., :3]).all()
 
     def test_gradients_are_not_tracked(self, sr: SuperResolver) -> None:
         assert not sr(torch.rand(3, 4, 4, requires_grad=True)).requires_grad
@@ -591,7 +629,7 @@ class TestMap:
         batches: Any = torch.utils.data.DataLoader(images, batch_size=2)  # type: ignore[arg-type]
         results = list(sr.map(batches))
         assert [len(batch) for batch in results] == [2, 2, 1]
-        assert torch.equal(torch.cat(results), sr(images))
+        assert torch.allclose(torch.cat(results), sr(images), rtol=0, atol=1e-5)
 
     def test_few_images_are_taken_ahead(self, sr: SuperResolver) -> None:
         taken: list[int] = []
@@ -647,6 +685,43 @@ class TestMap:
         first, second, third = sr.map([rgb, b"abc", rgb], errors="yield")
         assert isinstance(second, ImageError)
         assert np.array_equal(first, third)
+
+    def test_a_list_of_small_arrays_is_run_together(
+        self, sr: SuperResolver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pushed: list[int] = []
+        push = RowStream.push
+
+        def counted(self: RowStream, rows: torch.Tensor, last: bool) -> Any:
+            pushed.append(rows.shape[0])
+            return push(self, rows, last)
+
+        monkeypatch.setattr(RowStream, "push", counted)
+        images: list[Any] = [noise((8, 8, 3), np.uint8, seed) for seed in range(20)]
+        expected = [sr(image).astype(int) for image in images]
+        images[5:5] = [Image.fromarray(images[0]), torch.rand(3, 8, 8), noise((9, 9), np.uint8)]
+        pushed.clear()
+        results = list(sr.map(images))
+        assert sorted(pushed) == [1, 1, 1, 5, 15]
+        assert isinstance(results[5], Image.Image)
+        assert isinstance(results[6], torch.Tensor)
+        assert results[7].shape == (36, 36)
+        for result, alone in zip(results[:5] + results[8:], expected, strict=True):
+            assert np.abs(result - alone).max() <= 1
+
+    def test_an_error_among_images_that_are_run_together(self, sr: SuperResolver) -> None:
+        images = [noise((8, 8, 3), np.float32, seed) for seed in range(6)]
+        images[2] = np.full((8, 8, 3), np.nan, np.float32)
+        results = list(sr.map(images, errors="yield"))
+        assert [type(one) for one in results] == [*[np.ndarray] * 2, ImageError, *[np.ndarray] * 3]
+        raising = sr.map(images)
+        assert next(raising).shape == next(raising).shape == (32, 32, 3)
+        with pytest.raises(ImageError, match="NaN"):
+            next(raising)
+        # The limit is for each of them.
+        assert len(list(sr.map(images[:2], max_pixels=64))) == 2
+        with pytest.raises(ImageError, match="max_pixels"):
+            next(sr.map(images[:2], max_pixels=63))
 
     def test_errors_of_the_iterable_itself_are_raised(self, sr: SuperResolver) -> None:
         def images() -> Iterator[np.ndarray]:

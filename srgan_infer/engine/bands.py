@@ -61,11 +61,11 @@ def run_band(
 ) -> np.ndarray:
     """One band of one column through the network."""
     try:
-        x = to_network(torch.from_numpy(network_values(rows)), device, network.feature_dtype)
+        x = to_network(torch.from_numpy(network_values(rows))[None], device, network.feature_dtype)
         crop = column.crop(network.config.scale)
         return np.concatenate(
             [
-                to_pixels(to_values(out[..., crop], rows.dtype, rows.shape[2]), rows.dtype)
+                to_pixels(to_values(out[..., crop], rows.dtype, rows.shape[2])[0], rows.dtype)
                 for out in stream.push(x, last)
             ]
         )

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from srgan_infer.engine.bands import run_bands
+from srgan_infer.engine.batches import run_batch
 from srgan_infer.engine.devices import (
     choose_device,
     choose_dtype,
@@ -34,6 +35,12 @@ from srgan_infer.network.stream import Network, prepare
 
 # The part of the free memory that is used unless the caller says otherwise.
 SAFE_PART = 0.5
+
+# Pixels of small images that are run at once. On a CPU as measured (benchmarks/batch.py): images
+# of which fewer than four fit gain nothing there. On a GPU it is not measured.
+BATCH_PIXELS = {"cpu": 4096}
+BATCH_PIXELS_ELSEWHERE = 1 << 18
+SMALLEST_BATCH = 4
 
 
 class Engine:
@@ -121,11 +128,7 @@ class Engine:
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, not {width}x{height}.")
         check_tile(tile)
-        if max_memory is None:
-            free = free_memory(self.device)
-            budget = int(free * (SAFE_PART if tile == "auto" else 1))
-        else:
-            budget = parse_memory(max_memory)
+        budget = self._budget(tile, max_memory)
         output = output or output_size((width, height), self.config.scale)
         held = 0
         if output.is_reduced:
@@ -144,6 +147,59 @@ class Engine:
             later = replace(plan, reduced=reduced, next_pass=later)
         assert later is not None
         return replace(later, peak_bytes=held)
+
+    def _budget(self, tile: Tile, max_memory: int | str | None) -> int:
+        """Bytes that may be used."""
+        if max_memory is not None:
+            return parse_memory(max_memory)
+        return int(free_memory(self.device) * (SAFE_PART if tile == "auto" else 1))
+
+    @property
+    def batch_pixels(self) -> int:
+        """The most pixels that images of a batch have together."""
+        return BATCH_PIXELS.get(self.device.type, BATCH_PIXELS_ELSEWHERE)
+
+    def batch_size(self, plan: Plan, max_memory: int | str | None = None) -> int:
+        """How many images of a plan's size are best run at once; 1 for one by one.
+
+        Parameters
+        ----------
+        plan
+            From :meth:`plan`.
+        max_memory
+            As of :meth:`plan`.
+        """
+        if plan.pieces > 1 or plan.next_pass is not None:
+            return 1
+        count = self.batch_pixels // (plan.height * plan.width)
+        count = min(count, self._budget("auto", max_memory) // max(plan.peak_bytes, 1))
+        return count if count >= SMALLEST_BATCH else 1
+
+    def run_batch(self, images: np.ndarray, plan: Plan) -> Iterator[np.ndarray]:
+        """Upscale images of one size at once, as :meth:`run` does one by one, within rounding.
+
+        Parameters
+        ----------
+        images
+            N×H×W×C, C 1 or 3; uint8, uint16, or float32 in [0, 1]; N at most
+            :meth:`batch_size`.
+        plan
+            From :meth:`plan`, for the same height and width.
+
+        Yields
+        ------
+        numpy.ndarray
+            The upscaled H'×W'×C images.
+        """
+        big = run_batch(self.network_for(images.dtype), images, self.device)
+        for index, image in enumerate(images):
+            if big is None:
+                rows = self.run(image, plan)
+            elif plan.reduced:
+                rows = reduce_rows(iter((big[index],)), plan.upscaled, plan.reduced)
+            else:
+                rows = iter((big[index],))
+            yield np.concatenate(list(rows))
 
     def _plan_pass(self, height: int, width: int, tile: Tile, budget: int) -> Plan:
         """How the network runs once over an image."""

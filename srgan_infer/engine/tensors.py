@@ -17,29 +17,29 @@ def network_values(pixels: np.ndarray) -> np.ndarray:
 
 
 def to_network(pixels: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """h×w×C pixels as 1×3×h×w in [0, 1], channels last, on the device."""
+    """N×h×w×C pixels as N×3×h×w in [0, 1], channels last, on the device."""
     x = pixels.to(device, non_blocking=True)
     if x.dtype == torch.uint8:
         x = x.float() / 255
     x = x.to(dtype)
-    if x.shape[2] == 1:
-        x = x.expand(-1, -1, 3)
-    return x.contiguous().permute(2, 0, 1)[None]
+    if x.shape[3] == 1:
+        x = x.expand(-1, -1, -1, 3)
+    return x.contiguous().permute(0, 3, 1, 2)
 
 
 def to_values(out: Tensor, dtype: np.dtype[Any], channels: int) -> Tensor:
-    """A result as h×w×C in the range of ``dtype``, clipped and rounded, where it is.
+    """A result as N×h×w×C in the range of ``dtype``, clipped and rounded, where it is.
 
     Parameters
     ----------
     out
-        1×3×h×w, nominally in [0, 1].
+        N×3×h×w, nominally in [0, 1].
     dtype
         uint8, uint16 or float32.
     channels
         3, or 1 for the luma.
     """
-    x = out[0].permute(1, 2, 0).float()
+    x = out.permute(0, 2, 3, 1).float()
     if channels == 1:
         x = 0.299 * x[..., :1] + 0.587 * x[..., 1:2] + 0.114 * x[..., 2:]
     x = x.clamp(0, 1)

@@ -128,14 +128,14 @@ def start_tile(
 ) -> PendingTile:
     """Start a tile: copy it to the device, run it, quantise it, and start to copy it back."""
     values = pinned(torch.from_numpy(network_values(block)), device)
-    x = to_network(values, device, network.feature_dtype)
+    x = to_network(values[None], device, network.feature_dtype)
     scale = network.config.scale
     with true_float32(device):
         (out,) = RowStream(network).push(x, last=True)
     out = out[:, :, row.crop(scale), column.crop(scale)]
     # Checked before clipping, which hides infinity.
     finite = None if network.feature_dtype == torch.float32 else torch.isfinite(out).all()
-    result = to_values(out, block.dtype, block.shape[2])
+    result = to_values(out, block.dtype, block.shape[2])[0]
     return PendingTile(block, column, copy_to_host(result, finite))
 
 

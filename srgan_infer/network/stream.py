@@ -143,7 +143,7 @@ def prepare(generator: Generator, device: torch.device, dtype: torch.dtype) -> N
 
 
 class RowStream:
-    """One image, or one column of it, on its way through the network.
+    """One image, or one column of it, or a batch, on its way through the network.
 
     Parameters
     ----------
@@ -179,14 +179,14 @@ class RowStream:
         Parameters
         ----------
         rows
-            1×3×H×W in [0, 1], channels last, in the network's ``feature_dtype``.
+            N×3×H×W in [0, 1], channels last, in the network's ``feature_dtype``.
         last
             The image ends with these rows.
 
         Yields
         ------
         Tensor
-            1×3×h×(scale·W): the rows of the result that are ready, from top to
+            N×3×h×(scale·W): the rows of the result that are ready, from top to
             bottom, possibly none. All must be taken before the next rows are fed.
         """
         if self.stem.kept is None and not last:
@@ -226,16 +226,16 @@ class RowStream:
 
     def _start(self, rows: Tensor) -> None:
         """Make room for all rows that are kept, side by side."""
-        width = rows.shape[3]
-        self.stem.start(width)
+        images, _, _, width = rows.shape
+        self.stem.start(images, width)
         for one, two in self.blocks:
             # What is kept here is also added to, so it has the features' type.
-            one.start(width, rows.dtype)
-            two.start(width)
-        self.trunk.start(width, rows.dtype)
+            one.start(images, width, rows.dtype)
+            two.start(images, width)
+        self.trunk.start(images, width, rows.dtype)
         for step, conv in enumerate(self.upsample):
-            conv.start(width << step)
-        self.output.start(width << (len(self.upsample) - 1))
+            conv.start(images, width << step)
+        self.output.start(images, width << (len(self.upsample) - 1))
 
     def _tail(self, x: Tensor, last: bool) -> Tensor:
         """Sub-pixel and output convolutions."""

@@ -82,10 +82,10 @@ def phases_first(channels: int) -> Tensor:
 
 
 def shuffle(x: Tensor) -> Tensor:
-    """Double height and width of 1×4C×H×W, channels last, phases first."""
-    _, channels, height, width = x.shape
-    x = x.permute(0, 2, 3, 1).reshape(height, width, 2, 2 * (channels // 4))
-    x = x.transpose(1, 2).reshape(1, 2 * height, 2 * width, channels // 4)
+    """Double height and width of N×4C×H×W, channels last, phases first."""
+    count, channels, height, width = x.shape
+    x = x.permute(0, 2, 3, 1).reshape(count, height, width, 2, 2 * (channels // 4))
+    x = x.transpose(2, 3).reshape(count, 2 * height, 2 * width, channels // 4)
     return x.permute(0, 3, 1, 2)
 
 
@@ -104,7 +104,7 @@ class FeatureRows:
 
     @property
     def rows(self) -> Tensor:
-        """1×C×H×W."""
+        """N×C×H×W."""
         return self.store[:, :, self.top : self.bottom]
 
     @property
@@ -140,13 +140,13 @@ class FeatureBuffer:
         self.memory: Tensor | None = None
 
     def strip(self, rows: Tensor, above: int, below: int) -> FeatureRows:
-        """A copy of 1×C×H×W rows, channels last, with room for rows above and below."""
-        _, channels, count, width = rows.shape
+        """A copy of N×C×H×W rows, channels last, with room for rows above and below."""
+        images, channels, count, width = rows.shape
         height = above + count + below
-        size = height * width * channels
+        size = images * height * width * channels
         if self.memory is None or self.memory.numel() < size:
             self.memory = rows.new_empty(size)
-        store = self.memory[:size].view(1, height, width, channels).permute(0, 3, 1, 2)
+        store = self.memory[:size].view(images, height, width, channels).permute(0, 3, 1, 2)
         store[:, :, above : above + count] = rows
         return FeatureRows(store, above, above + count)
 
@@ -166,10 +166,10 @@ class Convolution:
         self.count = 0  # rows in use of those kept
         self.padding = 0  # zero rows at their top, above the image
 
-    def start(self, width: int, dtype: torch.dtype | None = None) -> None:
+    def start(self, images: int, width: int, dtype: torch.dtype | None = None) -> None:
         """Make room for the rows to keep, zeros at first; by default in the weight's type."""
         weight, reach = self.layer.weight, self.layer.reach
-        rows = weight.new_zeros((1, 2 * reach, width, weight.shape[1]), dtype=dtype)
+        rows = weight.new_zeros((images, 2 * reach, width, weight.shape[1]), dtype=dtype)
         self.kept = rows.permute(0, 3, 1, 2)
         self.count = self.padding = reach
 
@@ -179,7 +179,7 @@ class Convolution:
         Parameters
         ----------
         rows
-            1×C×H×W, H may be 0.
+            N×C×H×W, H may be 0.
         last
             The image ends with these rows.
 
@@ -194,10 +194,10 @@ class Convolution:
         if self.kept is None:
             if last:
                 return layer(rows, reach)
-            self.start(rows.shape[3])
+            self.start(rows.shape[0], rows.shape[3])
             assert self.kept is not None
         end = self.count + rows.shape[2]
-        x = empty(layer.weight, end + (reach if last else 0), rows.shape[3])
+        x = empty(layer.weight, rows.shape[0], end + (reach if last else 0), rows.shape[3])
         x[:, :, : self.count] = self.kept[:, :, : self.count]
         x[:, :, self.count : end] = rows
         x[:, :, end:] = 0
@@ -226,7 +226,7 @@ class Convolution:
         if self.kept is None:
             if last:
                 return self.layer(strip.rows, reach), strip
-            self.start(strip.store.shape[3], strip.store.dtype)
+            self.start(strip.store.shape[0], strip.store.shape[3], strip.store.dtype)
             assert self.kept is not None
         padding = self.padding
         x = strip.with_above(self.kept[:, :, : self.count])
@@ -250,7 +250,7 @@ class Convolution:
         weight = self.layer.weight
         if x.shape[2] > 2 * self.layer.reach:
             return self.layer(x, 0)
-        return weight.new_empty((1, weight.shape[0], 0, x.shape[3]))
+        return weight.new_empty((x.shape[0], weight.shape[0], 0, x.shape[3]))
 
 
 class Skip:
@@ -289,7 +289,7 @@ class InputSkip:
         self.done = 0
 
     def feed(self, rows: Tensor) -> None:
-        """Take the next rows of the input, 1×3×H×W, before what is computed from them."""
+        """Take the next rows of the input, N×3×H×W, before what is computed from them."""
         if self.config.input_skip != "none":
             self.input = rows if self.input is None else torch.cat((self.input, rows), 2)
 
@@ -299,7 +299,7 @@ class InputSkip:
         Parameters
         ----------
         raw
-            1×3×h×(scale·W), the next rows of the last convolution's result.
+            N×3×h×(scale·W), the next rows of the last convolution's result.
         last
             The image ends with these rows.
         """
@@ -333,9 +333,9 @@ def upscale_input(config: GeneratorConfig, rows: Tensor) -> Tensor:
     return F.interpolate(rows, scale_factor=config.scale, mode="bilinear", align_corners=False)
 
 
-def empty(weight: Tensor, height: int, width: int) -> Tensor:
-    """FeatureBuffer for input rows of a convolution, channels last."""
-    return weight.new_empty((1, height, width, weight.shape[1])).permute(0, 3, 1, 2)
+def empty(weight: Tensor, images: int, height: int, width: int) -> Tensor:
+    """Room for input rows of a convolution, channels last."""
+    return weight.new_empty((images, height, width, weight.shape[1])).permute(0, 3, 1, 2)
 
 
 def add(to: Tensor, rows: Tensor) -> None:
@@ -344,7 +344,8 @@ def add(to: Tensor, rows: Tensor) -> None:
     Of two dtypes PyTorch makes one on the CPU, with a copy of what it adds;
     of a few rows that copy stays in the cache.
     """
-    few = to.shape[2] if to.dtype == rows.dtype else ADDED_VALUES // (to.shape[1] * to.shape[3])
+    wide = to.shape[0] * to.shape[1] * to.shape[3]
+    few = to.shape[2] if to.dtype == rows.dtype else ADDED_VALUES // wide
     parts = (torch.split(x, max(few, 1), 2) for x in (to, rows))
     for one, other in zip(*parts, strict=True):
         one.add_(other)
