@@ -282,7 +282,7 @@ class TestSources:
             file.write(self.data)
             assert sr.upscale_file(Old(file), io.BytesIO()).size == (76, 52)  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "WEBP", "PPM"])
+    @pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF", "TIFF", "AVIF"])
     def test_more_images_in_a_pipe_are_mentioned(self, format: str, sr: SuperResolver) -> None:
         data = saved(Image.fromarray(picture()), format)
         for source, warned in ((data, False), (data * 3, True), (data + bytes(99), False)):
@@ -292,6 +292,22 @@ class TestSources:
                 result = sr.upscale_file(pipe, io.BytesIO(), format="png")
             assert bool(result.warnings) == warned
             assert not warned or "follows the first one" in result.warnings[0]
+
+    @pytest.mark.parametrize("kind", [bytes, io.BytesIO, Pipe])
+    def test_more_images_are_mentioned_wherever_the_bytes_come_from(self, kind: Any) -> None:
+        other = saved(Image.fromarray(picture()), "JPEG")
+        (warning,) = open_file(kind(self.data + other)).warnings
+        assert warning == "Another image (JPEG) follows the first one; it is not read."
+
+    @pytest.mark.parametrize("tile", [None, (16, 16)])
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_tiff_files_one_behind_the_other(self, order: str, tile: Any) -> None:
+        file = io.BytesIO()
+        how = {"tile": tile, "byteorder": order, "photometric": "rgb", "bigtiff": order == ">"}
+        tifffile.imwrite(file, picture(), compression="zlib", description="words" * 9, **how)
+        data = file.getvalue()
+        assert not [text for text in open_file(data).warnings if "follows" in text]
+        assert [text for text in open_file(data * 2).warnings if "image (TIFF) follows" in text]
 
     def test_a_text_file_object_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "in.png").write_bytes(self.data)

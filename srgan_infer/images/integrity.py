@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 import zlib
 from typing import Any, BinaryIO
 
 from srgan_infer.errors import ImageError
+from srgan_infer.images import exif
 from srgan_infer.images.blocks import png_chunks
+from srgan_infer.images.boxes import file_boxes
 from srgan_infer.images.jpeg import check_jpeg, extent
+from srgan_infer.images.timing import read_timing
 
 BLOCK = 1 << 20
+# With which a file begins, and so one that follows.
+FIRST_BOX = {"AVIF": b"ftyp", "HEIF": b"ftyp"}
+# Of a TIFF: tags that point to directories, and those that say where data lie and how much.
+INNER = (330, 34665, 34853)
+DATA = ((273, 279), (324, 325), (513, 514))
+MOST_DIRECTORIES = 1000
 # The passes of an interlaced PNG: first column and row, steps.
 ADAM7 = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
@@ -60,6 +70,13 @@ def end_of(name: str, stream: BinaryIO) -> int | None:
     """Where the image ends in its file, for formats that are sent one after the other."""
     if name == "PNG":
         return next((at + 4 for kind, at, _ in png_chunks(stream) if kind == b"IEND"), None)
+    if name == "GIF":
+        return read_timing(name, stream).end or None
+    if name == "TIFF":
+        return _end_of_tiff(stream)
+    if name in FIRST_BOX:
+        again = (box.start for box in file_boxes(stream) if box.kind == FIRST_BOX[name])
+        return next(itertools.islice(again, 1, None), None)
     stream.seek(0)
     if name == "JPEG":
         return extent(stream.read()).end
@@ -69,6 +86,32 @@ def end_of(name: str, stream: BinaryIO) -> int | None:
     if name == "WEBP":
         return int(struct.unpack_from("<I", head, 4)[0]) + 8
     return _end_of_ppm(head + stream.read(1000)) if name == "PPM" else None
+
+
+def _end_of_tiff(stream: BinaryIO) -> int | None:
+    """Behind all that its directories point to."""
+    try:
+        structure = exif.Structure(stream)
+        places, seen, end = [structure.first], {0}, 8
+        while places and len(seen) < MOST_DIRECTORIES:
+            place = places.pop()
+            if place in seen:
+                continue
+            seen.add(place)
+            directory = structure.directory(place)
+            end = max(end, directory.link + (8 if structure.big else 4))
+            values: dict[int, list[int]] = {}
+            for tag, entry in directory.entries.items():
+                end = max(end, entry.place + entry.length)
+                if tag in (*INNER, *itertools.chain(*DATA)):
+                    values[tag] = [int(value) for value in structure.numbers(entry)]
+            for starts, lengths in DATA:
+                ends = map(sum, zip(values.get(starts, ()), values.get(lengths, ()), strict=False))
+                end = max(end, *ends, 0)
+            places += [directory.next, *itertools.chain(*(values.get(tag, ()) for tag in INNER))]
+    except (exif.DamagedError, ValueError):
+        return None
+    return end
 
 
 def _end_of_ppm(head: bytes) -> int | None:

@@ -78,6 +78,9 @@ BEGINNINGS = (
     Mark(0, (b"\x8aMNG",), OTHER.format("MNG")),
     Mark(0, (b"\x8bJNG",), OTHER.format("JNG")),
     Mark(0, (b"FLIF",), OTHER.format("FLIF")),
+    Mark(
+        12, (b"CgBI",), "a PNG made for an iPhone's programs (CgBI); turn it into a plain one first"
+    ),
     Mark(0, (b"BPG\xfb",), OTHER.format("BPG")),
     Mark(0, (b"\xd7\xcd\xc6\x9a",), OTHER.format("WMF")),
     Mark(40, (b" EMF",), OTHER.format("EMF")),

@@ -518,14 +518,19 @@ def _check_size(
 
 
 def _more_follows(name: str, source: Source, stream: BinaryIO) -> tuple[str, ...]:
-    """What comes from a pipe may be several images, one behind the other."""
-    if not isinstance(source, _Named):
+    """What comes from a pipe may be several images, one behind the other.
+
+    Files that have a name of their own hold one, and are not read to their end.
+    """
+    if isinstance(source, Path):
         return ()
     end = end_of(name, stream)
     if end is None:
         return ()
     stream.seek(end)
-    rest = stream.read(HEAD).lstrip(b"\0\r\n ")
+    rest = stream.read(HEAD)
+    if rest[4:8] != b"ftyp":  # which comes behind zeros
+        rest = rest.lstrip(b"\0\r\n ")
     try:
         more = kind_of(rest) if rest else ""
     except ImageError:

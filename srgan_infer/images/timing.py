@@ -30,6 +30,8 @@ class Timing:
         (W, H) that the frames reach to, which may be more than the file says (GIF).
     ended
         Whether the file has its end marker (GIF).
+    end
+        Where the file ends (GIF); 0 if that is not known.
     """
 
     durations: tuple[float, ...] = ()
@@ -37,6 +39,7 @@ class Timing:
     lossless: bool = False
     screen: tuple[int, int] = (0, 0)
     ended: bool = True
+    end: int = 0
 
 
 def read_timing(name: str, stream: BinaryIO) -> Timing:
@@ -90,7 +93,9 @@ def _gif(stream: BinaryIO) -> Timing:
                 at = _behind_blocks(data, at + 1)
     except (IndexError, struct.error) as error:
         raise ImageError("it is cut short.") from error
-    return Timing(tuple(durations), loop, screen=(right, bottom), ended=at < len(data))
+    ended = at < len(data)
+    end = at + 1 if ended else 0
+    return Timing(tuple(durations), loop, screen=(right, bottom), ended=ended, end=end)
 
 
 def _behind_blocks(data: bytes, at: int) -> int:
