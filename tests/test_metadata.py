@@ -1151,13 +1151,15 @@ def pages(*kinds: tuple[int, exif.Tree], size: tuple[int, int] = SIZE) -> bytes:
 def test_thumbnails_pyramids_and_masks_of_a_tiff_file_are_no_pages() -> None:
     full: exif.Tree = {271: (2, 5, b"Full\0")}
     small: exif.Tree = {271: (2, 6, b"Small\0")}
-    for data in (
-        pages((0, full), (1, small), (1, small)),
-        pages((1, small), (0, full), (4, {})),
-        pages((0, full), (5, {}), (1, small)),
+    for kinds, trees in (
+        ((0, 1, 1), (full, small, small)),
+        ((1, 0, 4), (small, full, {})),
+        ((0, 5, 1), (full, {}, small)),
     ):
+        data = pages(*zip(kinds, trees, strict=True))
         source = open_file(io.BytesIO(data))
         assert not any("pages" in one for one in source.warnings)
+        assert any("mask" in one for one in source.warnings) == (4 in kinds)
         assert tree_of(source.metadata.exif)[271] == (2, 5, b"Full\0")
     assert any(
         "2 pages" in one for one in open_file(io.BytesIO(pages((0, full), (2, full)))).warnings

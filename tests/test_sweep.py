@@ -230,6 +230,63 @@ def test_layouts_of_tiff(dtype: str, compression: str | None, tmp_path: Path) ->
     assert words - {"none"} == PILLOW_SAYS[dtype][compression is not None]
 
 
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_cmyk_of_tiff(dtype: str, planar: str, compression: str | None) -> None:
+    """Through Pillow's plain conversion of 8 bits, with transparency where there is any."""
+    for extra, channels in ((None, 3), ("unassalpha", 4), ("assocalpha", 4), ("unspecified", 3)):
+        numbers = numbers_of(dtype, 4 if extra is None else 5)
+        if extra == "assocalpha":
+            numbers[..., :4] = np.minimum(numbers[..., :4], numbers[..., 4:])
+        kind = ("CMYK", numbers.shape[2], "separated", extra)
+        found = read(tiff(numbers, kind, planarconfig=planar, compression=compression))
+        assert isinstance(found, np.ndarray), found
+        assert found.shape[2] == channels
+        assert found.dtype == np.uint8
+        inks = numbers[..., :4].astype(float)
+        if extra == "assocalpha":
+            inks = np.floor(inks * np.iinfo(dtype).max / numbers[..., 4:] + 0.5)
+        inks = np.floor(inks * 255 / np.iinfo(dtype).max + 0.5).astype(np.uint8)
+        plain = Image.frombytes("CMYK", SIZE[::-1], inks.tobytes())
+        seen = np.ones(SIZE, bool)
+        if channels == 4:
+            alpha = np.floor(numbers[..., 4] * (255 / np.iinfo(dtype).max) + 0.5)
+            assert np.array_equal(found[..., 3], alpha)
+            seen = alpha > 0
+        assert np.array_equal(found[seen][:, :3], np.asarray(plain.convert("RGB"))[seen])
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_what_a_sparse_tiff_leaves_out_is_0(compression: str | None, tile: Any) -> None:
+    numbers = RANDOM.integers(1, 256, (40, 40, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file,
+        numbers,
+        photometric="rgb",
+        metadata=None,
+        tile=tile,
+        rowsperstrip=None if tile else 16,
+        compression=compression,
+    )
+    data = bytearray(file.getvalue())
+    places, lengths = (324, 325) if tile else (273, 279)
+    with tifffile.TiffFile(io.BytesIO(data)) as opened:
+        tags = opened.pages.first.tags
+        for tag in (tags[places], tags[lengths]):
+            code = {3: "<H", 4: "<I"}[int(tag.dtype)]
+            for number in (0, 2):
+                struct.pack_into(code, data, tag.valueoffset + number * struct.calcsize(code), 0)
+    right = numbers.copy()
+    if tile:
+        right[:16, :16] = right[:16, 32:] = 0
+    else:
+        right[:16] = right[32:] = 0
+    assert np.array_equal(read(data), right)
+
+
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_webp_in_tiff(order: str, tile: tuple[int, int] | None) -> None:

@@ -47,17 +47,23 @@ class Pages:
         In their order; none if the first directory is damaged.
     complete
         Whether the chain of directories has an end.
+    masks
+        How many masks there are.
     """
 
     pages: tuple[Page, ...]
     complete: bool
+    masks: int = 0
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is to be said of the last page."""
-        if self.complete:
-            return ()
-        return ("What follows it in the file cannot be read: pages may be missing.",)
+        sentences = []
+        if self.masks:
+            sentences.append("A mask in the file, which says what is transparent, is left out.")
+        if not self.complete:
+            sentences.append("What follows it in the file cannot be read: pages may be missing.")
+        return tuple(sentences)
 
 
 def find_pages(stream: BinaryIO) -> Pages:
@@ -78,7 +84,7 @@ def find_pages(stream: BinaryIO) -> Pages:
         structure = exif.Structure(stream)
     except exif.DamagedError:
         return Pages((), complete=True)
-    place, seen = structure.first, set[int]()
+    place, seen, masks = structure.first, set[int](), 0
     while place and place not in seen:
         if len(seen) == MOST:
             raise ImageError(f"it has more than {MOST} pages; split it.")
@@ -86,14 +92,15 @@ def find_pages(stream: BinaryIO) -> Pages:
         try:
             directory = structure.directory(place)
         except exif.DamagedError:
-            return Pages(tuple(found), complete=False)
+            return Pages(tuple(found), complete=False, masks=masks)
         kind, old, width, height = (
             _number(structure, directory, tag) for tag in (KIND, OLD_KIND, WIDTH, HEIGHT)
         )
         if not kind & (REDUCED | MASK) and old != 2:
             found.append(Page(place, directory.link, width * height))
+        masks += kind & (REDUCED | MASK) == MASK
         place = directory.next
-    return Pages(tuple(found), complete=True)
+    return Pages(tuple(found), complete=True, masks=masks)
 
 
 def _number(structure: exif.Structure, directory: exif.Directory, tag: int) -> int:

@@ -232,11 +232,16 @@ def _through_profile(image: Image.Image) -> Callable[[Image.Image], Array]:
 def cmyk_image(pixels: Array, profile: bytes) -> Image.Image:
     """(H, W, 4) inks of 8 or 16 bits as an image of 8, with its profile."""
     if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        pixels = in_8_bits(pixels)
     image = Image.frombytes("CMYK", pixels.shape[1::-1], np.ascontiguousarray(pixels).tobytes())
     if profile:
         image.info["icc_profile"] = profile
     return image
+
+
+def in_8_bits(pixels: Array) -> Array:
+    """16 bits as 8, rounded."""
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def cmyk_transform(image: Image.Image) -> ImageCms.ImageCmsTransform | None:

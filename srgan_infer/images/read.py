@@ -48,6 +48,7 @@ from srgan_infer.images.pillow import (
     cmyk_transform,
     conversion,
     file_name,
+    in_8_bits,
     load,
     one_sentence,
     transparent_key,
@@ -217,8 +218,13 @@ class SourceImage:
         assert layout is not None
         rows = TiffRows(stream, layout)
         if layout.photometric == tiff_rows.CMYK:
-            inks = cmyk_image(rows[0 : rows.shape[0]], layout.profile)
-            return PilRows(inks, layout.orientation, *conversion(inks, None))
+            pixels = rows[0 : rows.shape[0]]
+            inks = cmyk_image(pixels[..., :4], layout.profile)
+            if layout.alpha is None:
+                return PilRows(inks, layout.orientation, *conversion(inks, None))
+            alpha = pixels[..., 4:] if pixels.dtype == np.uint8 else in_8_bits(pixels[..., 4:])
+            colors = conversion(inks, None)[2](inks)
+            return upright(np.concatenate([colors, alpha], axis=2), layout.orientation)
         if layout.orientation == 1:
             return rows
         return upright(rows[0 : rows.shape[0]], layout.orientation)
@@ -458,7 +464,7 @@ def _describe_layout(
 ) -> SourceImage:
     _check_size(layout.size, 1, stream, max_pixels)
     warnings = []
-    channels = 3 if layout.photometric == tiff_rows.CMYK else layout.channels
+    channels = layout.channels - (layout.photometric == tiff_rows.CMYK)
     metadata, lost = read_metadata(
         "TIFF",
         stream,

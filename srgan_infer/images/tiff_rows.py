@@ -8,9 +8,11 @@ rows of bytes, the strips of any layout come through its decoders unharmed.
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import sys
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -466,10 +468,8 @@ def _check_samples(photometric: int, bits: int, kind: int, predictor: int) -> No
 def _alpha(directory: Directory, photometric: int) -> tuple[int, bool] | None:
     """The sample that is the transparency, and whether colours are multiplied with it."""
     colors, samples = COLORS[photometric], directory.number(277, 1)
-    if photometric == CMYK:
-        return None
     extra = directory.numbers(338)[: samples - colors]
-    if not extra and samples == colors + 1:
+    if not extra and samples == colors + 1 and photometric != CMYK:
         extra = (2,)  # the tag is missing; everyone takes a fourth channel for this
     for index, meaning in enumerate(extra):
         if meaning in (1, 2) or (meaning == 999 and photometric == RGB):  # 999 by Corel Draw
@@ -556,6 +556,19 @@ class TiffRows:
 
     def _segments(self, chosen: range, line: int, rows: list[int]) -> Array:
         """Decompressed strips or tiles one below the other, (rows, line) bytes."""
+        layout = self._layout
+        # GDAL leaves out what is 0 throughout.
+        there = [bool(layout.offsets[index] or layout.lengths[index]) for index in chosen]
+        if all(there):
+            return self._stored(chosen, line, rows)
+        data = np.zeros((sum(rows), line), np.uint8)
+        if any(there):
+            counts = list(itertools.compress(rows, there))
+            stored = self._stored(itertools.compress(chosen, there), line, counts)
+            data[np.repeat(there, rows)] = stored
+        return data
+
+    def _stored(self, chosen: Iterable[int], line: int, rows: list[int]) -> Array:
         layout = self._layout
         parts = []
         for index, count in zip(chosen, rows, strict=True):
