@@ -453,6 +453,25 @@ JPEGS = [made for made in sound() if made.name.endswith(".jpg") and "turned" not
 jpegs = pytest.mark.parametrize("made", JPEGS, ids=[made.name for made in JPEGS])
 
 
+class TestTga:
+    @pytest.mark.parametrize("attributes", [0, 8])
+    @pytest.mark.parametrize("alpha", [0, 1, 255])
+    def test_what_would_be_empty_is_opaque_if_its_header_says_so(
+        self, alpha: int, attributes: int
+    ) -> None:
+        image = Image.fromarray(picture())
+        image.putalpha(alpha)
+        data = bytearray(saved(image, "TGA"))
+        data[17] = data[17] & 0xF0 | attributes
+        (found,) = open_file(data).frames()
+        assert found.alpha is not None
+        opaque = alpha == attributes == 0
+        assert (found.alpha[0:13] == (255 if opaque else alpha)).all()
+        assert bool(found.warnings) == opaque
+        if alpha or opaque:
+            assert np.array_equal(found.color[0:13], picture())
+
+
 class TestCutJpeg:
     @jpegs
     @pytest.mark.parametrize("missing", [1, 2])

@@ -273,15 +273,33 @@ class SourceImage:
         turn = load(image)
         if self.n_frames > 1 and image.size != self.size and turn < 5:
             image = image.crop((0, 0, *self.size))  # a frame beyond the screen, as browsers do
+        warnings: tuple[str, ...] = ()
+        if self.format == "TGA":
+            with _stream(self._file) as stream:
+                warnings = _make_opaque(image, stream)
         channels, dtype, decode = conversion(image, key)
         rows = PilRows(image, turn, channels, dtype, decode)
         if channels == self.channels:
-            return split_alpha(rows)
+            return replace(split_alpha(rows), warnings=warnings)
         # A frame of an animation may be of another mode than the first.
         same = image.convert({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[self.channels])
         if self.channels in (1, 3):  # what the header did not say comes too late
             same.info.pop("transparency", None)
         return split_alpha(PilRows(same, turn, *conversion(same, None)))
+
+
+def _make_opaque(image: Image.Image, stream: BinaryIO) -> tuple[str, ...]:
+    """Make a TGA image opaque that would be empty, and whose header says nothing of transparency.
+
+    Programs that write none fill its place with zeros.
+    """
+    stream.seek(17)
+    if image.mode not in ("LA", "RGBA") or stream.read(1)[0] & 15:
+        return ()
+    if image.getchannel("A").getextrema() != (0, 0):
+        return ()
+    image.putalpha(255)
+    return ("It is opaque, as its header says; its fourth channel is 0 throughout.",)
 
 
 def refuse_address(name: str) -> None:
