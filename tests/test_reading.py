@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
+import pickle
 import re
 import struct
 import tempfile
@@ -358,6 +360,16 @@ PILLOW_IS_WRONG = {
 }
 
 
+def pickled(image: Image.Image) -> Image.Image:
+    copied: Image.Image = pickle.loads(pickle.dumps(image))
+    return copied
+
+
+# One of each kind is enough.
+STILLS = [*{made.name.rpartition(".")[2]: made for made in sound() if made.frames == 1}.values()]
+STILLS += [made for made in sound() if made.name in ("grey.tif", "cmyk.tif", "palette.tif")]
+
+
 class TestPilImages:
     """One that leads to a file which Pillow gets wrong is refused; all others are taken."""
 
@@ -419,6 +431,22 @@ class TestPilImages:
             for way in ("", "interlaced-")
         }
         assert refused == (planes | keyed if loaded else planes)
+
+    @pytest.mark.parametrize("made", STILLS, ids=[made.name for made in STILLS])
+    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+    def test_copies_are_taken_like_the_image(
+        self, made: Made, copied: Any, sr: SuperResolver, tmp_path: Path
+    ) -> None:
+        """Such as a loader of data gets from its workers."""
+        path = tmp_path / made.name
+        path.write_bytes(made.data)
+        try:
+            image = Image.open(path)
+            image.load()
+            right = sr(image)
+        except (OSError, ImageError):
+            return
+        assert np.array_equal(np.asarray(sr(copied(image))), np.asarray(right))
 
     @pytest.mark.parametrize("format", ["png", "tif", "avif", "ppm"])
     def test_what_pillow_cut_is_said(self, format: str, sr: SuperResolver) -> None:

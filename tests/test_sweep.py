@@ -223,8 +223,9 @@ def test_layouts_of_tiff(dtype: str, compression: str | None, tmp_path: Path) ->
             assert np.allclose(found, right, rtol=0, atol=1e-6), where
         else:
             assert np.array_equal(found, right), where
-        rounding = 1 if kind[0] == "RGB multiplied with alpha" else 1e-3
-        words.add(check_pillow(data, right, tmp_path, rounding))
+        if tile is None or dtype == "uint16":
+            rounding = 1 if kind[0] == "RGB multiplied with alpha" else 1e-3
+            words.add(check_pillow(data, right, tmp_path, rounding))
         count += 1
     assert count >= 48
     assert words - {"none"} == PILLOW_SAYS[dtype][compression is not None]

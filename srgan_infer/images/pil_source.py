@@ -11,7 +11,6 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from PIL import Image, ImageFile, TiffImagePlugin
@@ -57,7 +56,9 @@ def check_source(image: Image.Image) -> tuple[str, ...]:
     if not isinstance(image, ImageFile.ImageFile):
         return ()
     name = image.format or ""
-    with one_sentence(image.filename or None), _file(image, name) as stream:
+    # An image that was pickled has not even these.
+    path, stream = getattr(image, "filename", "") or "", getattr(image, "fp", None)
+    with one_sentence(path or None), _file(stream, path, name) as stream:
         kind = None
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             kind = _of_tiff(image, stream)
@@ -82,7 +83,7 @@ def _of_tiff(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO | None) -> s
     if stream is not None:
         stream.seek(0)
         kind_of(stream.read(HEAD))
-    directory = _directory(image.tag_v2)
+    directory = _directory(getattr(image, "tag_v2", None))
     tiff_rows.refuse_camera_raw(directory, stream or io.BytesIO())
     if (fault := tiff_rows.pillow_fault(directory)) is not None:
         raise _wrong(f"a TIFF {fault}")
@@ -99,6 +100,8 @@ def _of_tiff(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO | None) -> s
 
 def _directory(tags: Any) -> Directory:
     """The numbers among the tags of an image, as they were in the file."""
+    if tags is None:
+        return Directory("<", False, {})
     order = {b"II": "<", b"MM": ">"}[tags.prefix]
     entries = {}
     for tag in tags:
@@ -136,24 +139,22 @@ def _of_other(name: str, image: Image.Image, stream: BinaryIO) -> str | None:
 
 
 @contextmanager
-def _file(image: ImageFile.ImageFile, name: str) -> Iterator[BinaryIO | None]:
+def _file(stream: Any, path: str | bytes, name: str) -> Iterator[BinaryIO | None]:
     """The file, which is left as it was; None where the image leads to none of its format."""
     with ExitStack() as stack:
-        yield _opened(image, name, stack)
+        yield _opened(stream, path, name, stack)
 
 
-def _opened(image: ImageFile.ImageFile, name: str, stack: ExitStack) -> BinaryIO | None:
+def _opened(stream: Any, path: str | bytes, name: str, stack: ExitStack) -> BinaryIO | None:
     with suppress(OSError, ValueError):  # closed, or gone
-        if image.fp is not None:
-            stream = cast(BinaryIO, image.fp)
+        if stream is not None:
             stack.callback(_put_back, stream, stream.tell())
             if _is(stream, name):
-                return stream
-        path = Path(os.fsdecode(image.filename))
-        if path.is_file():
-            stream = stack.enter_context(path.open("rb"))
-            if _is(stream, name):
-                return stream
+                return cast(BinaryIO, stream)
+        if path and os.path.isfile(path):
+            file = stack.enter_context(open(path, "rb"))  # noqa: SIM115
+            if _is(file, name):
+                return file
     return None
 
 

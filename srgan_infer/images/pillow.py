@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from srgan_infer.errors import ImageError
 from srgan_infer.images.alpha import split_alpha
@@ -165,7 +165,7 @@ def _grey16(
     image: Image.Image, key: Any
 ) -> tuple[int, np.dtype[Any], Callable[[Image.Image], Array]]:
     """16-bit grey; of a TIFF, Pillow neither widens 12 bits nor inverts where white is 0."""
-    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     twelve = tags.get(258, (16,))[0] == 12
     inverted = tags.get(262) == 0
 
