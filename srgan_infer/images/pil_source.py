@@ -146,7 +146,7 @@ def _file(stream: Any, path: str | bytes, name: str) -> Iterator[BinaryIO | None
 
 
 def _opened(stream: Any, path: str | bytes, name: str, stack: ExitStack) -> BinaryIO | None:
-    with suppress(OSError, ValueError):  # closed, or gone
+    with suppress(OSError, ValueError, AttributeError):  # closed, gone, or no file
         if stream is not None:
             stack.callback(_put_back, stream, stream.tell())
             if _is(stream, name):

@@ -578,12 +578,29 @@ def _source(file: ImageFile) -> Path | BinaryIO:
             return _Named(stream.read(), str(path))
     if isinstance(file, (bytes, bytearray, memoryview)):
         return io.BytesIO(file)
+    if not hasattr(file, "read"):
+        return io.BytesIO(_buffer(file))
+    if isinstance(file, io.TextIOBase):
+        raise ImageError("it is opened as text; open it with mode 'rb'.")
     # Temporary files of Python 3.10 that begin in memory do not say that they can seek.
     if hasattr(file, "seekable") and file.seekable():
         return file
     if not hasattr(file, "seekable"):
         file.seek(0)
     return _Named(file.read(), getattr(file, "name", None))
+
+
+def _buffer(file: Any) -> memoryview:
+    """The bytes of an array or the like."""
+    try:
+        view = memoryview(file)
+    except TypeError:
+        raise ImageError(
+            f"a file is a path, bytes or a binary file object, not {type(file).__name__}."
+        ) from None
+    if view.itemsize != 1 or view.ndim != 1:
+        raise ImageError("an array of pixels is no file; call the resolver with it.")
+    return view
 
 
 class _Named(io.BytesIO):
