@@ -546,6 +546,25 @@ def test_other_tiffs_are_refused_by_name(tags: dict[int, list[int]], word: str) 
     assert "damaged" not in found
 
 
+@pytest.mark.parametrize("inner", [{262: 32803}, {259: 34713}, {259: 32767}, {262: 34892}])
+def test_a_camera_raw_file_is_not_its_thumbnail(inner: dict[int, int], tmp_path: Path) -> None:
+    """As in NEF and ARW: a small RGB image, and what the sensor saw in a directory inside."""
+    pixels = bytes(SIZE[0] * SIZE[1] * 3)
+    sensor: Tree = {
+        tag: (3, 1, struct.pack("<H", value))
+        for tag, value in ({256: 320, 257: 240, 258: 14, 259: 1, 277: 1} | inner).items()
+    }
+    thumbnail = raw_tiff(pixels, {258: [8] * 3, 262: [2], 330: [0]})
+    place = len(thumbnail) + len(thumbnail) % 2
+    at = thumbnail.index(struct.pack("<HHI", 330, 3, 1))
+    pointer = struct.pack("<HHII", 330, 4, 1, place)
+    data = thumbnail[:at] + pointer + thumbnail[at + 12 :]
+    data = data.ljust(place, b"\0") + encode_directory(sensor, place)
+    assert "camera raw file; develop it first" in str(read(data))
+    with Image.open(io.BytesIO(data)) as image, pytest.raises(ImageError, match="camera raw file"):
+        check_source(image)
+
+
 @pytest.mark.parametrize(
     ("dtype", "value", "sentence"),
     [
