@@ -28,6 +28,7 @@ import tifffile
 from conformance import Made, chunk, picture, psd, saved, sound
 from helpers import make_model
 from PIL import EpsImagePlugin, Image, UnidentifiedImageError
+from test_sweep import packed_rows, raw_tiff
 
 from srgan_infer import ImageError, ImageWarning, SuperResolver
 from srgan_infer.images import jpeg
@@ -478,6 +479,24 @@ class TestPilImages:
         except (OSError, ImageError):
             return
         assert np.array_equal(np.asarray(sr(copied(image))), np.asarray(right))
+
+    @pytest.mark.parametrize("kind", ["planes", "white is 0", "12 bits"])
+    def test_a_pickled_tiff_has_lost_its_tags(
+        self, kind: str, tmp_path: Path, sr: SuperResolver
+    ) -> None:
+        numbers = np.arange(11 * 21, dtype=np.uint32).reshape(11, 21, 1)
+        path = tmp_path / "a.tif"
+        if kind == "planes":
+            path.write_bytes(planes())
+        else:
+            bits = 12 if kind == "12 bits" else 16
+            tags = {258: [bits], 262: [0 if kind == "white is 0" else 1]}
+            path.write_bytes(raw_tiff(packed_rows(numbers, bits), tags))
+        with Image.open(path) as image:
+            if kind != "planes":
+                assert sr(image).size == (84, 44)
+            with pytest.raises(ImageError, match="Pillow gets wrong; pass the path"):
+                sr(pickled(image))
 
     @pytest.mark.parametrize("format", ["png", "tif", "avif", "ppm"])
     def test_what_pillow_cut_is_said(self, format: str, sr: SuperResolver) -> None:

@@ -20,6 +20,7 @@ from srgan_infer.images import tiff_rows
 from srgan_infer.images.bit_depth import find_decoder
 from srgan_infer.images.integrity import check_header
 from srgan_infer.images.kinds import kind_of
+from srgan_infer.images.pages import find_pages
 from srgan_infer.images.pillow import load, one_sentence
 from srgan_infer.images.sixteen_bit import sixteen_bit_channels
 from srgan_infer.images.tiff_rows import Directory, Entry
@@ -83,7 +84,17 @@ def _of_tiff(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO | None) -> s
     if stream is not None:
         stream.seek(0)
         kind_of(stream.read(HEAD))
-    directory = _directory(getattr(image, "tag_v2", None))
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None:
+        directory = _directory(tags)
+    elif stream is not None and len(find_pages(stream).pages) == 1:
+        directory = tiff_rows.read_directory(stream)
+        # By its tags these would be put right, but they were not pickled.
+        bits, kind = directory.number(258, 1), directory.number(262, 1)
+        if bits == 12 or (bits == 16 and kind == tiff_rows.WHITE_IS_ZERO):
+            raise _wrong(f"a pickled TIFF of {bits} bits")
+    else:
+        return None
     tiff_rows.refuse_camera_raw(directory, stream or io.BytesIO())
     if (fault := tiff_rows.pillow_fault(directory)) is not None:
         raise _wrong(f"a TIFF {fault}")
@@ -100,8 +111,6 @@ def _of_tiff(image: TiffImagePlugin.TiffImageFile, stream: BinaryIO | None) -> s
 
 def _directory(tags: Any) -> Directory:
     """The numbers among the tags of an image, as they were in the file."""
-    if tags is None:
-        return Directory("<", False, {})
     order = {b"II": "<", b"MM": ">"}[tags.prefix]
     entries = {}
     for tag in tags:
