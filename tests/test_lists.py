@@ -8,8 +8,10 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -327,6 +329,53 @@ class TestManifest:
         record = Records(path)["a"]
         assert record is not None
         assert record.status == "failed"
+
+    @pytest.mark.slow
+    def test_kills_at_any_moment_lose_nothing(self, model_folder: Path) -> None:
+        names = [str(paint(f"in/{index:02}.png", (9, 7))) for index in range(60)]
+        again = command(
+            *("--model", str(model_folder), "--from-file", "-", "-o", "large"),
+            *("--manifest", "m.jsonl", "--skip-existing"),
+        )
+        listed = "".join(f"{name}\n" for name in names)
+        random = Random(0)
+        finished: dict[Path, int] = {}
+        for kill in range(4):
+            lines = Path("m.jsonl").read_bytes().count(b"\n") if kill else 0
+            # The list does not end, so neither does the process.
+            process = subprocess.Popen(again, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            assert process.stdin is not None
+            process.stdin.write(listed.encode())
+            process.stdin.flush()
+            wanted = min(lines + random.randint(1, 12), 58)
+            while not Path("m.jsonl").exists() or (
+                Path("m.jsonl").read_bytes().count(b"\n") < wanted
+            ):
+                assert process.poll() is None
+                time.sleep(0.001)
+            time.sleep(random.uniform(0, 0.03))
+            process.kill()
+            process.wait()
+            process.stdin.close()
+            found = {path: path.stat().st_mtime_ns for path in Path("large").rglob("*.png")}
+            assert finished.items() <= found.items(), "what was done is not touched again"
+            assert all(size(path) == (36, 28) for path in found), "a result is there whole"
+            finished = found
+            with Path("m.jsonl").open("ab") as file:  # a write that a full disk cut short
+                file.write(b'{"input": "in/59.png", "status": "done", "outp')
+        done = subprocess.run(again, input=listed.encode(), capture_output=True, check=True)
+        left = len(names) - len(finished)
+        assert done.stderr.decode().splitlines()[-1] == f"{left} done, {len(finished)} skipped"
+        found = {path: path.stat().st_mtime_ns for path in Path("large").rglob("*.png")}
+        assert finished.items() <= found.items()
+        assert sorted(found) == [Path("large", name) for name in names]
+        assert all(size(path) == (36, 28) for path in found)
+        lines = Path("m.jsonl").read_text().splitlines()
+        told = [json.loads(line)["input"] for line in lines if line.endswith("}")]
+        assert len(told) == len(set(told)), "no image was done twice"
+        # Between a result and its line, a kill costs the line.
+        assert set(names) - set(told) <= {str(path.relative_to("large")) for path in finished}
+        assert sum(not line.endswith("}") for line in lines) == 4
 
     def test_only_what_failed_is_done_again(self, run: Runs) -> None:
         paint("in/a.png")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import http.client
 import http.server
 import io
+import json
 import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -461,6 +464,39 @@ class TestWeb:
         done = run(f"{web}/", "-o", "large")
         assert done.status == 1
         assert len(done.err.splitlines()) < 5
+
+
+@pytest.mark.slow
+def test_a_data_set_with_ray(bucket: Bucket, model_folder: Path) -> None:
+    pytest.importorskip("ray.data", reason="needs the extra ray")
+    names = ["a.png", "deep/b c.png", "deep/c.png"]
+    for name in names:
+        bucket.paint(f"in/{name}")
+    bucket.put("in/bad.png", b"no image")
+    bucket.put("in/notes.txt", b"no image")
+    command = [sys.executable, "-m", "srgan_infer.ray", bucket.url("in"), bucket.url("out")]
+    command += ["--model", str(model_folder), "--device", "cpu", "--cpus", "1", "--piece", "2"]
+    quiet = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+
+    def told() -> str:
+        done = subprocess.run(command, env={**os.environ, **quiet}, stderr=subprocess.PIPE)
+        assert done.returncode == 1, done.stderr.decode()
+        counts, where = done.stderr.decode().splitlines()[-2:]
+        assert where == f"reasons are in {bucket.url('out/failed.jsonl')}"
+        return counts
+
+    bucket.fails("GET .*c.png", "500", 1)
+    assert told() == "3 done, 1 failed, 1 not taken"
+    assert bucket.keys("out") == sorted(f"out/{name}" for name in [*names, "failed.jsonl"])
+    assert all(size(bucket.get(f"out/{name}")) == (24, 20) for name in names)
+    failed = json.loads(bucket.get("out/failed.jsonl"))
+    assert failed["input"] == "bad.png"
+    assert "image" in failed["reason"]
+    # What is there is not done again.
+    bucket.server.requests.clear()
+    assert told() == "3 kept, 1 failed, 1 not taken"
+    put = [request for request in bucket.server.requests if request.startswith("PUT")]
+    assert [request.split("?")[0].rpartition("/")[2] for request in put] == ["failed.jsonl"]
 
 
 def test_addresses_go_together_as_paths_do() -> None:
