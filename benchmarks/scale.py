@@ -4,9 +4,10 @@
     python -m benchmarks.scale                   # 100,000 tiny files, a tiny network
     python -m benchmarks.scale --files 2000 --only list shards ray
 
-Parts: ``list`` is one process with ``--from-file`` and ``--manifest``; ``shards`` is the
-same files done by one process, then by two with a half each, one thread in each;
-``ray`` is the bundled network, by one actor with all processors, then by two with half.
+Parts: ``list`` is one process with ``--from-file`` and ``--manifest``; ``shards`` is one
+process with one thread, one with all, and two with a half of the list and of the threads
+each, with the tiny network and with the bundled one; ``ray`` is the bundled network, by one
+actor with all processors, then by two with half.
 Prints what it finds; Linux, since it reads /proc.
 """
 
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,33 +145,38 @@ def long_list(folder: Path, model: Path, count: int) -> None:
     say(f"list: --retry-failed finds nothing in {seconds:.1f} s ({again.stderr.decode().strip()})")
 
 
-def shards(folder: Path, model: Path, count: int) -> None:
-    """One process, then two with a half each."""
-    rates = {}
-    for workers in (1, 2):
-        threads = 1
-        begun = time.perf_counter()
-        processes = [
-            start(
-                folder,
-                threads,
-                *("--from-file", "list.txt", "-o", f"shards{workers}", "--model", str(model)),
-                *("--shard", f"{index}/{workers}"),
-            )
-            for index in range(workers)
-        ]
-        # The second one's lines wait in its pipe, so they are read by a process each.
-        readers = [
-            subprocess.Popen(["wc", "-l"], stdin=process.stdout, stdout=subprocess.PIPE, text=True)
-            for process in processes
-        ]
-        images = sum(int(reader.communicate()[0]) for reader in readers)
-        seconds = time.perf_counter() - begun
-        if images != count or any(process.wait() for process in processes):
-            raise RuntimeError("Not all is done.")
-        rates[workers] = images / seconds
-        say(f"shards: {workers} x {threads} threads: {rates[workers]:.1f} images/s")
-    say(f"shards: ratio {rates[2] / rates[1]:.2f}")
+def shards(folder: Path, model: str, count: int, what: str) -> None:
+    """One process with one thread, one with all, and two that share the list and the threads.
+
+    From the first result to the last, so that the start is left out.
+    """
+    cases = ((1, 1), (1, processors()), (2, max(1, processors() // 2)))
+    rates: dict[tuple[int, int], list[float]] = {case: [] for case in cases}
+    memory: dict[tuple[int, int], float] = {}
+    for round_ in range(3):
+        for case in cases:
+            workers, threads = case
+            options = ("--from-file", "list.txt", "-o", f"{what}-{round_}-{workers}-{threads}")
+            begun = time.perf_counter()
+            processes = [
+                start(folder, threads, *options, "--model", model, "--shard", f"{index}/{workers}")
+                for index in range(workers)
+            ]
+            with ThreadPoolExecutor(workers) as pool:
+                told = [pool.submit(follow, one, count // 2, begun) for one in processes]
+                runs = [one.result() for one in told]
+            if sum(run.images for run in runs) != count:
+                raise RuntimeError("Not all is done.")
+            rates[case].append(sum((run.images - 1) / (run.seconds - run.first) for run in runs))
+            memory[case] = sum(max(run.memory, default=0) for run in runs)
+    medians = {case: float(np.median(found)) for case, found in rates.items()}
+    for (workers, threads), rate in medians.items():
+        say(
+            f"shards, {what}: {workers} x {threads} threads: {rate:.2f} images/s, "
+            f"{memory[workers, threads]:.0f} MiB in all"
+        )
+    one, all_, two = medians.values()
+    say(f"shards, {what}: two are {two / one:.2f} times one of them, {two / all_:.2f} times one")
 
 
 def actors(folder: Path, count: int, edge: int) -> None:
@@ -218,8 +225,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--edge", type=int, default=8, help="of the tiny files, in pixels")
-    parser.add_argument("--ray-files", type=int, default=48)
-    parser.add_argument("--ray-edge", type=int, default=96)
+    parser.add_argument("--network-files", type=int, default=48, help="for the bundled network")
+    parser.add_argument("--network-edge", type=int, default=96, help="of these")
     parser.add_argument("--only", nargs="+", default=["list", "shards", "ray"])
     args = parser.parse_args()
     say(f"{processors()} processors, torch {torch.__version__}")
@@ -231,9 +238,11 @@ def main() -> None:
         if "list" in args.only:
             long_list(folder, model, args.files)
         if "shards" in args.only:
-            shards(folder, model, args.files)
+            shards(folder, str(model), args.files, "tiny network")
+            make_files(folder / "network", args.network_files, args.network_edge)
+            shards(folder / "network", "srgan", args.network_files, "srgan")
         if "ray" in args.only:
-            actors(folder, args.ray_files, args.ray_edge)
+            actors(folder, args.network_files, args.network_edge)
 
 
 if __name__ == "__main__":
