@@ -370,12 +370,12 @@ class TestManifest:
         assert finished.items() <= found.items()
         assert sorted(found) == [Path("large", name) for name in names]
         assert all(size(path) == (36, 28) for path in found)
-        lines = Path("m.jsonl").read_text().splitlines()
-        told = [json.loads(line)["input"] for line in lines if line.endswith("}")]
+        record = Path("m.jsonl").read_text().splitlines()
+        told = [json.loads(line)["input"] for line in record if line.endswith("}")]
         assert len(told) == len(set(told)), "no image was done twice"
         # Between a result and its line, a kill costs the line.
         assert set(names) - set(told) <= {str(path.relative_to("large")) for path in finished}
-        assert sum(not line.endswith("}") for line in lines) == 4
+        assert sum(not line.endswith("}") for line in record) == 4
 
     def test_only_what_failed_is_done_again(self, run: Runs) -> None:
         paint("in/a.png")

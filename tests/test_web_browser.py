@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers import MAKER_NOTE, display_p3, save_as_phone
+from PIL import ExifTags, Image
 from web_server import Held, running
 
 from srgan_infer import SuperResolver
@@ -296,6 +297,31 @@ def test_a_large_result_is_looked_at_in_parts(
     expect(one.tab.locator("#detail .after")).not_to_have_attribute("src", second)
     assert one.sizes("#detail") == [[80, 80], [80, 80]]
     assert one.download() == written(images / "photo.png")
+
+
+def test_a_photograph_of_a_phone(visit: Any, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (76, 101, 3), np.uint8)
+    path = tmp_path / "phone.jpg"
+    save_as_phone(Image.fromarray(pixels).resize((1008, 756)), path)
+    one = visit()
+    one.choose(path)
+    expect(one.tab.locator("#forecast")).to_contain_text("756×1008 → 3024×4032 JPEG")
+    one.upscale()
+    # Above twelve megapixels it is looked at in part, upright.
+    assert one.sizes("#detail") == [[1024, 1024], [1024, 1024]]
+    expect(one.tab.locator("#overview")).to_contain_text("3024×4032, a reduced view")
+    overview = one.tab.locator("#overview img").evaluate("i => [i.naturalWidth, i.naturalHeight]")
+    assert overview == [756, 1008], "small enough to be shown as it is"
+    found = one.download()
+    assert found == written(path)
+    with Image.open(io.BytesIO(found)) as big, Image.open(path) as small:
+        assert big.info["icc_profile"] == small.info["icc_profile"] == display_p3()
+        kept, before = big.getexif(), small.getexif()
+        assert kept[0x0112] == 1, "it stands upright now"
+        assert kept.get_ifd(ExifTags.IFD.GPSInfo) == before.get_ifd(ExifTags.IFD.GPSInfo)
+        assert kept.get_ifd(ExifTags.IFD.Exif)[0x927C] == MAKER_NOTE
+        assert before.get_ifd(ExifTags.IFD.IFD1)
+        assert not kept.get_ifd(ExifTags.IFD.IFD1), "a thumbnail of the small one"
 
 
 def looked_at(one: Visit) -> dict[str, float]:
