@@ -129,7 +129,7 @@ def make_card(
         tags=["super-resolution", "srgan" if adversarial else "srresnet"],
         model_name=name,
         eval_results=evaluations or None,
-        **({"version": version} if version else {}),
+        version=version or None,
         training={
             "stages": trained,
             "hardware": machine,
