@@ -347,7 +347,7 @@ def _connect(page: Any, parts: SimpleNamespace, handlers: Handlers) -> None:
         handlers.leave(request.session_hash or "")
 
     def point(event: gr.EventData) -> tuple[float, float]:
-        return min(max(event.x, 0.0), 1.0), min(max(event.y, 0.0), 1.0)
+        return round(min(max(event.x, 0.0), 1.0), 3), round(min(max(event.y, 0.0), 1.0), 3)
 
     def start() -> list[Any]:
         hidden = gr.update(visible=False)
