@@ -332,7 +332,7 @@ class TestManifest:
 
     @pytest.mark.slow
     def test_kills_at_any_moment_lose_nothing(self, model_folder: Path) -> None:
-        names = [str(paint(f"in/{index:02}.png", (9, 7))) for index in range(60)]
+        names = [str(paint(f"in/{index:03}.png", (9, 7))) for index in range(120)]
         again = command(
             *("--model", str(model_folder), "--from-file", "-", "-o", "large"),
             *("--manifest", "m.jsonl", "--skip-existing"),
@@ -347,13 +347,14 @@ class TestManifest:
             assert process.stdin is not None
             process.stdin.write(listed.encode())
             process.stdin.flush()
-            wanted = min(lines + random.randint(1, 12), 58)
+            wanted = lines + random.randint(1, 6)
             while not Path("m.jsonl").exists() or (
                 Path("m.jsonl").read_bytes().count(b"\n") < wanted
+                and len(list(Path("large").rglob("*.png"))) < len(names)
             ):
                 assert process.poll() is None
                 time.sleep(0.001)
-            time.sleep(random.uniform(0, 0.03))
+            time.sleep(random.uniform(0, 0.01))
             process.kill()
             process.wait()
             process.stdin.close()
@@ -362,9 +363,10 @@ class TestManifest:
             assert all(size(path) == (36, 28) for path in found), "a result is there whole"
             finished = found
             with Path("m.jsonl").open("ab") as file:  # a write that a full disk cut short
-                file.write(b'{"input": "in/59.png", "status": "done", "outp')
+                file.write(b'{"input": "in/119.png", "status": "done", "outp')
         done = subprocess.run(again, input=listed.encode(), capture_output=True, check=True)
         left = len(names) - len(finished)
+        assert left, "it was killed before all was done"
         assert done.stderr.decode().splitlines()[-1] == f"{left} done, {len(finished)} skipped"
         found = {path: path.stat().st_mtime_ns for path in Path("large").rglob("*.png")}
         assert finished.items() <= found.items()

@@ -307,6 +307,7 @@ def test_a_photograph_of_a_phone(visit: Any, tmp_path: Path) -> None:
     one.choose(path)
     expect(one.tab.locator("#forecast")).to_contain_text("756×1008 → 3024×4032 JPEG")
     one.upscale()
+    expect(one.tab.locator("#status")).to_contain_text("Done", timeout=120_000)
     # Above twelve megapixels it is looked at in part, upright.
     assert one.sizes("#detail") == [[1024, 1024], [1024, 1024]]
     expect(one.tab.locator("#overview")).to_contain_text("3024×4032, a reduced view")
