@@ -46,6 +46,8 @@ OPTIONS = {
 UNSPECIFIED, BT709, BT601 = 2, 1, 6
 PQ, CONSTANT_LUMINANCE = 16, 10
 LIMITED, FULL = 1, 2
+# Of FFmpeg: nothing of the stream is handed out.
+DISCARD_ALL = 48
 # Matrices that swscale knows.
 MATRICES = (1, 4, 5, 6, 7, 9)
 # Players take an untagged video of more rows than this to be BT.709.
@@ -447,7 +449,8 @@ def _plan(
         warnings.append(f"The size becomes {size[0]}x{size[1]}: {pixel_format} needs even numbers.")
     kept = _video_stream(container, target)
     for stream in container.streams:
-        if stream is not kept and not _is_carried(stream, supported):
+        carried = _is_carried(stream, supported) or _holds_chapters(stream)
+        if stream is not kept and not carried:
             warnings.append(
                 f"{suffix[1:]} files cannot carry {_described(stream)}: it is left out."
             )
@@ -490,6 +493,11 @@ def _is_carried(stream: Any, supported: set[str]) -> bool:
         and stream.codec_context is not None
         and stream.codec_context.codec.canonical_name in supported
     )
+
+
+def _holds_chapters(stream: Any) -> bool:
+    """Whether it is where MP4 and MOV keep chapters, which FFmpeg reads and then passes over."""
+    return stream.type == "data" and getattr(stream, "discard", None) == DISCARD_ALL
 
 
 def _described(stream: Any) -> str:

@@ -29,6 +29,7 @@ Array = npt.NDArray[Any]
 # Numbers of ITU-T H.273, and the weights of red and blue in luma.
 BT709, BT601, BT2020 = 1, 6, 9
 LUMA = {BT709: (0.2126, 0.0722), BT601: (0.299, 0.114), BT2020: (0.2627, 0.0593)}
+SPOKEN = ((0, b"A first line"), (120, b"and a second one"))
 COLORS = [(200, 30, 30), (30, 180, 60), (40, 60, 220), (128, 128, 128)]
 
 
@@ -97,7 +98,8 @@ def clip(
     bits: int = 8,
     codec: str = "libx264",
     sound: bool = False,
-    subtitles: bool = False,  # which PyAV can begin from 17 on
+    subtitles: str | None = None,  # the codec; which PyAV can begin from 17 on
+    chapters: list[dict[str, Any]] | None = None,
     tags: dict[str, int] | None = None,
     aspect: Fraction | None = None,
     options: dict[str, str] | None = None,
@@ -115,15 +117,25 @@ def clip(
         if aspect:
             context.sample_aspect_ratio = aspect
         audio: Any = out.add_stream("aac", rate=48000) if sound else None
+        text: Any = None
         if subtitles:
-            text: Any = out.add_stream("mov_text")
+            text = out.add_stream(subtitles)
             text.codec_context.subtitle_header = b""
+        if chapters:
+            out.set_chapters(chapters)
         for index, time in enumerate(times):
             yuv = color(index) if color else yuv_of(COLORS[index % 4], BT601, False, bits)
             frame = planes(size, yuv, bits)
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             out.mux(video.encode(frame))
         out.mux(video.encode())
+        for start, words in SPOKEN if subtitles else ():
+            length = struct.pack(">H", len(words)) if subtitles == "mov_text" else b""
+            packet = av.Packet(length + words)
+            packet.stream, packet.time_base = text, Fraction(1, 1000)
+            packet.pts = packet.dts = start
+            packet.duration = 50
+            out.mux(packet)
         if audio is not None:
             wave = np.sin(np.arange(48000) / 20) * 8000
             samples = av.AudioFrame.from_ndarray(
@@ -211,7 +223,7 @@ class TestSound:
     def test_what_a_container_cannot_carry_is_named_before_the_start(
         self, sr: SuperResolver, tmp_path: Path
     ) -> None:
-        source = clip(tmp_path / "in.mp4", sound=True, subtitles=True)
+        source = clip(tmp_path / "in.mp4", sound=True, subtitles="mov_text")
         for suffix, lost in (("mkv", ["mov_text"]), ("webm", ["aac", "mov_text"]), ("mp4", [])):
             plan = sr.plan_video(source, tmp_path / f"out.{suffix}")
             assert len(plan.warnings) == len(lost)
@@ -227,6 +239,51 @@ class TestSound:
         with av.open(str(tmp_path / "out.mp4")) as container:
             kinds = [stream.type for stream in container.streams]
             assert sorted(kinds) == ["audio", "subtitle", "video"]
+
+    @pytest.mark.parametrize(
+        ("suffix", "into", "codec"),
+        [("mp4", "mp4", "mov_text"), ("mp4", "mov", "mov_text"), ("mkv", "mkv", "srt")],
+    )
+    def test_subtitles_are_copied_with_their_times(
+        self, sr: SuperResolver, tmp_path: Path, suffix: str, into: str, codec: str
+    ) -> None:
+        source = clip(tmp_path / f"in.{suffix}", subtitles=codec)
+        result = sr.upscale_video(source, tmp_path / f"out.{into}")
+        assert result.warnings == ()
+
+        def spoken(path: Path) -> list[tuple[float, bytes]]:
+            found = packets_of(path, "subtitle")
+            texts = [(time, data[2:] if codec == "mov_text" else data) for time, data in found]
+            return [(time, data) for time, data in texts if data]  # not the silence between
+
+        wanted = [(start / 1000, words) for start, words in SPOKEN]
+        for path in (source, tmp_path / f"out.{into}"):
+            assert [words for _, words in spoken(path)] == [words for _, words in wanted]
+            times = [time for time, _ in spoken(path)]
+            assert times == pytest.approx([time for time, _ in wanted], abs=0.002)
+
+    @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+    def test_chapters_are_copied(self, sr: SuperResolver, tmp_path: Path, suffix: str) -> None:
+        def chapter(number: int, start: int, end: int, title: str) -> dict[str, Any]:
+            ends = {"start": start, "end": end, "time_base": Fraction(1, 1000)}
+            return {"id": number, "metadata": {"title": title}, **ends}
+
+        def told(path: Path) -> list[tuple[float, float, str]]:
+            with av.open(str(path)) as container:
+                return [
+                    (
+                        float(one["start"] * one["time_base"]),
+                        float(one["end"] * one["time_base"]),
+                        one["metadata"]["title"],
+                    )
+                    for one in container.chapters()
+                ]
+
+        made = [chapter(1, 0, 100, "Dawn"), chapter(2, 100, 300, "Noon")]
+        source = clip(tmp_path / f"in.{suffix}", chapters=made)
+        assert told(source) == [(0, 0.1, "Dawn"), (0.1, 0.3, "Noon")]
+        assert sr.upscale_video(source, tmp_path / f"out.{suffix}").warnings == ()
+        assert told(tmp_path / f"out.{suffix}") == told(source)
 
 
 class TestColours:
@@ -308,6 +365,32 @@ class TestColours:
         assert any("8 bits of 10" in sentence for sentence in plan.warnings)
         webm = sr.plan_video(source, tmp_path / "out.webm")
         assert (webm.pixel_format, webm.warnings) == ("yuv420p10le", ())
+
+    @pytest.mark.parametrize("suffix", ["mkv", "mp4", "webm"])
+    def test_hdr_of_the_hlg_kind_stays_hlg(
+        self, sr: SuperResolver, tmp_path: Path, suffix: str
+    ) -> None:
+        hlg = 18
+        tags = {"colorspace": BT2020, "color_primaries": BT2020, "color_trc": hlg}
+        source = clip(
+            tmp_path / "in.mp4",
+            times=(0, 100, 200, 300),
+            color=lambda index: yuv_of(COLORS[index], BT2020, False, 10),
+            bits=10,
+            codec="libx265",
+            options={"crf": "1", "x265-params": "log-level=error"},
+            tags=tags,
+        )
+        target = tmp_path / f"out.{suffix}"
+        assert sr.upscale_video(source, target, crf=1).warnings == ()
+        with av.open(str(target)) as container:
+            context = container.streams.video[0].codec_context
+            assert {name: int(getattr(context, name)) for name in tags} == tags
+        for frame, color in zip(frames_of(target), COLORS, strict=True):
+            assert int(frame.color_trc) == hlg
+            assert max(part.bits for part in frame.format.components) == 10
+            shown = rgb_of(middle(frame, 10), BT2020, False, 10)
+            assert shown == pytest.approx(color, abs=3)
 
     def test_hdr_that_cannot_be_kept_is_refused(self, sr: SuperResolver, tmp_path: Path) -> None:
         tags = {"colorspace": BT2020, "color_primaries": BT2020, "color_trc": 16}
@@ -492,7 +575,7 @@ class TestCommand:
         assert Path("large/in.mov").is_file()
 
     def test_dry_run(self, capsys: pytest.CaptureFixture[str]) -> None:
-        clip(Path("in.mp4"), sound=True, subtitles=True)
+        clip(Path("in.mp4"), sound=True, subtitles="mov_text")
         assert main(["in.mp4", "out.mkv", "--dry-run"]) == 0
         said = capsys.readouterr().err
         assert "out.mkv, 128x96, 3 frames: 32x24 to 128x96, libx264 yuv420p, less than 1 s" in said
