@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,7 +26,13 @@ from PIL import Image
 from torch import Tensor
 
 from srgan_infer import arrays, video, weights
-from srgan_infer.engine.devices import free_memory, mebibytes, parse_memory, settle_in_process
+from srgan_infer.engine.devices import (
+    free_memory,
+    mebibytes,
+    network_thread,
+    parse_memory,
+    settle_in_process,
+)
 from srgan_infer.engine.engine import Engine
 from srgan_infer.engine.plan import Plan, Progress, Tile, check_tile
 from srgan_infer.errors import ImageError, ImageWarning, OutOfMemoryError, in_words, printable
@@ -516,7 +522,7 @@ class SuperResolver:
             if stop.is_set():
                 raise CancelledError
 
-        with ThreadPoolExecutor(1) as network:
+        with network_thread() as network:
 
             def run(task: Callable[[], Any]) -> Any:
                 return network.submit(task).result()

@@ -1,7 +1,10 @@
+import sys
 import threading
 import tracemalloc
+import types
 from collections.abc import Generator as Closable
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -367,6 +370,25 @@ def test_memory_that_runs_out_on_the_cpu_is_one_sentence(monkeypatch: pytest.Mon
     limited(monkeypatch, 0, RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     with pytest.raises(OutOfMemoryError, match="smaller max_memory or tile"):
         run(engine, noise((64, 64, 3)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no glibc")
+def test_the_thread_of_the_network_gives_memory_back_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given_back: list[int] = []
+    library = types.SimpleNamespace(malloc_trim=given_back.append)
+    monkeypatch.setattr(devices, "ctypes", types.SimpleNamespace(CDLL=lambda name: library))
+    half = devices.KEPT_BYTES // 2
+    with devices.network_thread() as thread:
+        for size in (half, half, half - 1, half, 1, 3 * half):
+            thread.submit(devices.release_heap, size).result()
+    assert len(given_back) == 3
+    with ThreadPoolExecutor(1) as thread:  # any other at once
+        thread.submit(devices.release_heap, 1).result()
+    assert len(given_back) == 4
+    devices.release_heap(10 * half)  # the main thread keeps what it has
+    assert len(given_back) == 4
 
 
 def test_rows_are_read_once_and_in_order() -> None:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -523,11 +523,13 @@ def _share(
     Ctrl-C reaches the main thread only. The others then end at their next
     step, so that they leave no half file.
     """
+    from srgan_infer.engine.devices import network_thread
+
     waiting: queue.SimpleQueue[tuple[int, Job] | None] = queue.SimpleQueue()
     outcomes: Outcomes = queue.SimpleQueue()
     stop = threading.Event()
     room = Room(SHARED_BYTES)
-    networks = [ThreadPoolExecutor(1) for _ in resolvers]
+    networks = [network_thread() for _ in resolvers]
 
     def work(resolver: SuperResolver, step: Step, network: Executor) -> None:
         def step_or_stop(name: str, done: int, total: int) -> None:

@@ -23,7 +23,7 @@ def run_bands(
     try:
         yield from _run_bands(network, source, plan, device, progress)
     finally:
-        release_heap()
+        release_heap(plan.peak_bytes)
 
 
 def _run_bands(

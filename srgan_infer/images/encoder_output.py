@@ -62,6 +62,24 @@ class EncoderOutput(io.RawIOBase):
             self._failure = self._failure or error
             return offset
 
+    def fileno(self) -> int:
+        """Of the temporary file, if there is one.
+
+        An encoder that writes there itself, such as that of JPEG, does not hold up the
+        other threads of the program meanwhile.
+        """
+        if self._file is self._stream:
+            raise io.UnsupportedOperation("fileno")
+        return int(self._file.fileno())
+
+    def flush(self) -> None:
+        """Hand on what waits, in any case."""
+        try:
+            if not self.closed:
+                self._file.flush()
+        except BaseException as error:
+            self._failure = self._failure or error
+
     def tell(self) -> int:
         """The place."""
         return int(self._file.tell())
