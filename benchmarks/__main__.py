@@ -166,7 +166,7 @@ Image.fromarray(out.permute(1, 2, 0).numpy()).save(sys.argv[3])
 
 def upscale(model: str, source: Path, target: Path) -> list[str]:
     """The command line that upscales one file."""
-    program = "import sys; from srgan_infer.cli import main; sys.exit(main())"
+    program = "import sys; from srgan_infer.cli.main import main; sys.exit(main())"
     options = ["--model", model, "--device", "cpu", "--overwrite", "--quiet"]
     return [sys.executable, "-c", program, *options, str(source), "-o", str(target)]
 
