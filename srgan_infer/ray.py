@@ -420,7 +420,8 @@ def run(
         Worker,
         fn_constructor_args=(options,),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=workers),
+        # One piece at a time, so that none dies of another one.
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=cpus,
         num_gpus=gpus or None,
         max_task_retries=RETRIES,
