@@ -315,10 +315,7 @@ def _walk(folder: Path, inner: Path, recursive: bool, output: Place | None) -> I
     for entry in _files(folder, recursive, output, others):
         none = False
         yield entry if isinstance(entry, Job) else (entry, inner / entry.relative_to(folder))
-    if none:
-        yield no_image(str(folder), recursive, others)
-    elif others:
-        yield passed_over(str(folder), others)
+    yield from _left(str(folder), none, recursive, others)
 
 
 def _files(
@@ -347,6 +344,14 @@ def _files(
             yield from _files(path, recursive, output, others)
 
 
+def _left(folder: str, none: bool, recursive: bool, others: Counter[str]) -> Iterator[Job]:
+    """What is told of a folder at its end: that it has no image, or what was not taken."""
+    if none:
+        yield no_image(folder, recursive, others)
+    elif others:
+        yield passed_over(folder, others)
+
+
 def _walk_remote(folder: Remote, recursive: bool, output: Place | None) -> Iterator[Entry]:
     base = folder.url.rstrip("/") + "/"
     avoided = f"{output}".rstrip("/") + "/" if isinstance(output, Remote) else None
@@ -367,10 +372,7 @@ def _walk_remote(folder: Remote, recursive: bool, output: Place | None) -> Itera
     except UpscaleError as error:
         yield Job(str(folder), problem=str(error))
         return
-    if none:
-        yield no_image(str(folder), recursive, others)
-    elif others:
-        yield passed_over(str(folder), others)
+    yield from _left(str(folder), none, recursive, others)
 
 
 def _is_result(source: Place, suffix: str) -> bool:
